@@ -1,0 +1,147 @@
+"""Every error edgeprune raises on purpose, as one tree.
+
+    EdgepruneError                  what happened, where, a hint that says what to do now
+    ├── UserError                   the request cannot be carried out as written      (exit status 2)
+    │   ├── UnknownNameError        a model, method, runtime, device or key that does not exist
+    │   ├── MatrixError             a matrix file that cannot be read or says something impossible
+    │   ├── ModelError              a model that cannot be built, loaded or traced
+    │   │   ├── TraceError          torch.fx cannot follow the model's forward
+    │   │   └── WeightsError        a checkpoint that does not fit the model, or holds NaN
+    │   ├── DatasetError            a dataset that cannot be read
+    │   └── ResultsError            a results folder that is missing, locked or holds no run
+    ├── StageError                  one stage failed for one network: the cell fails, the matrix goes on (1)
+    │   ├── ShrinkError             the shrunk network would not equal the masked one
+    │   ├── ExportError             no ONNX file could be made
+    │   ├── ParityError             the numbers of two forms of one network differ
+    │   └── CompileError            a compiler refused the network
+    ├── DeviceError                 a device did not do what was asked                (1)
+    │   ├── TransportError          the way to the device is broken: link, permission, copy
+    │   └── RemoteError             the device answered, and what ran there failed
+    ├── StorageError                the disk is full or cannot be written             (1)
+    └── JournalError                a record of the journal cannot be read            (1)
+
+Lower errors (OSError, RuntimeError of torch, TVMError ...) are mapped to the most specific class here at the one
+boundary where they arise. The command prints `str(error)` and the hint; `--debug` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgepruneError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: What happened, where, and the value that caused it; one or two sentences.
+        hint: What to do now: a command, an allowed value, a place to look.
+        detail: Longer evidence, such as the tail of a compiler's or a worker's stderr.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.hint, self.detail))
+
+
+def _rebuild(kind: type[EdgepruneError], message: str, hint: str | None, detail: str | None) -> EdgepruneError:
+    """Unpickle an error whatever arguments its own constructor takes."""
+    error = kind.__new__(kind)
+    EdgepruneError.__init__(error, message, hint=hint, detail=detail)
+    return error
+
+
+class UserError(EdgepruneError):
+    """The request cannot be carried out as written."""
+
+    exit_status = 2
+
+
+class UnknownNameError(UserError):
+    """A name that is not in a registry; the message gives the nearest right ones.
+
+    >>> print(UnknownNameError("model", "resnet21", ["resnet20", "lenet5"]).hint)
+    did you mean resnet20? allowed: lenet5, resnet20
+    """
+
+    def __init__(self, what: str, wrong: str, allowed: Iterable[str], *, where: str | None = None) -> None:
+        names = sorted(allowed)
+        place = f"{where}: " if where else ""
+        super().__init__(f"{place}unknown {what} {wrong!r}", hint=nearest_hint(wrong, names))
+
+
+def nearest_hint(wrong: str, names: list[str]) -> str:
+    """The sentence that follows an unknown name: the nearest right one, then all that are allowed."""
+    near = difflib.get_close_matches(wrong, names, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + "allowed: " + ", ".join(names)
+
+
+class MatrixError(UserError):
+    """A matrix file that cannot be read or says something impossible."""
+
+
+class ModelError(UserError):
+    """A model that cannot be built, loaded or traced."""
+
+
+class TraceError(ModelError):
+    """torch.fx cannot follow the model's forward."""
+
+
+class WeightsError(ModelError):
+    """A checkpoint that does not fit the model, or holds NaN."""
+
+
+class DatasetError(UserError):
+    """A dataset that cannot be read."""
+
+
+class ResultsError(UserError):
+    """A results folder that is missing, locked or holds no run."""
+
+
+class StageError(EdgepruneError):
+    """One stage failed for one network: the cell fails, the matrix goes on."""
+
+
+class ShrinkError(StageError):
+    """The shrunk network would not equal the masked one."""
+
+
+class ExportError(StageError):
+    """No ONNX file could be made."""
+
+
+class ParityError(StageError):
+    """The numbers of two forms of one network differ."""
+
+
+class CompileError(StageError):
+    """A compiler refused the network."""
+
+
+class DeviceError(EdgepruneError):
+    """A device did not do what was asked."""
+
+
+class TransportError(DeviceError):
+    """The way to the device is broken: link, permission, copy."""
+
+
+class RemoteError(DeviceError):
+    """The device answered, and what ran there failed."""
+
+
+class StorageError(EdgepruneError):
+    """The disk is full or cannot be written."""
+
+
+class JournalError(EdgepruneError):
+    """A record of the journal cannot be read."""

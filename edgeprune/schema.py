@@ -1,0 +1,193 @@
+"""The records of a run: what the journal holds, and the columns of the CSV files made from it.
+
+Start with `Launch`: it is one fresh process on a device, with every sample it took. `Network` says what was built,
+`CellEnd` that a cell is finished and how. Each record is frozen, checked when read, and one line of `journal.jsonl`.
+Units stand in the names: `_ns`, `_bytes`, `_c` (degrees Celsius), `_hz`. What could not be read is None, never 0.
+
+History of the schema:
+    1  (0.1.0)  first version
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+SCHEMA_VERSION = 1
+
+Variant = Literal["dense", "masked", "shrunk"]
+Status = Literal["ok", "invalid", "failed", "skipped"]
+
+
+class Record(BaseModel):
+    """A frozen record that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkKey(Record):
+    """Which network: a model trained on a dataset, pruned by a recipe, in one of its three forms.
+
+    A dense network belongs to no recipe: its `method` is "" and its `pruning_ratio` None.
+    """
+
+    model: str
+    dataset: str
+    method: str
+    pruning_ratio: float | None = Field(default=None, ge=0.0, lt=1.0)
+    seed: int
+    variant: Variant
+
+    @property
+    def network_id(self) -> str:
+        """Hexadecimal hash of the fields, 12 characters."""
+        return _short_hash(self.model_dump())
+
+
+class CellKey(Record):
+    """Which measurement: a network, on a runtime, on a device, at a number of threads."""
+
+    network: NetworkKey
+    runtime: str
+    target: str
+    device: str
+    threads: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    precision: Literal["fp32", "int8"] = "fp32"
+
+    @property
+    def cell_id(self) -> str:
+        """Hexadecimal hash of the fields, 12 characters."""
+        return _short_hash(self.model_dump())
+
+
+class Session(Record):
+    """One invocation of `edgeprune run` on this results folder; launches name it."""
+
+    kind: Literal["session"] = "session"
+    session_id: str
+    started_at: str
+    command: list[str]
+    versions: dict[str, str]
+    host: dict[str, Any]
+
+
+class DeviceFacts(Record):
+    """What a device said of itself at the start of a session."""
+
+    kind: Literal["device"] = "device"
+    session_id: str
+    device: str
+    facts: dict[str, Any]
+
+
+class LayerRow(Record):
+    """One convolution or linear layer of a network."""
+
+    layer: str
+    op: str
+    in_channels: int
+    out_channels: int
+    params: int
+    macs: int
+
+
+class Network(Record):
+    """What was built for one network: its sizes, counts and accuracy."""
+
+    kind: Literal["network"] = "network"
+    session_id: str
+    key: NetworkKey
+    params: int
+    nonzero_params: int
+    macs: int
+    uncounted_ops: dict[str, int]
+    accuracy: float = Field(ge=0.0, le=1.0)
+    filters: int
+    pruned_filters: int
+    onnx_bytes: int
+    compressed_bytes: int
+    parity_rel: float
+    layers: list[LayerRow]
+    notes: list[str] = []
+
+
+class Reading(Record):
+    """What the agent read of the device during a launch, about once a second."""
+
+    t_ns: int
+    temp_c: float | None = None
+    clock_hz: list[int] | None = None
+    throttled: bool | None = None
+
+
+class Launch(Record):
+    """One fresh process on a device.
+
+    `samples_ns` are wall times of groups of `group` calls each, in the order they were taken; `warmup_ns` likewise.
+    A latency launch has samples; a memory launch has `peak_rss_bytes` and no samples.
+    `unit` names what was run back to back (a masked/shrunk pair, or a dense network alone): two launches are paired
+    when session, block and unit are equal.
+    """
+
+    kind: Literal["launch"] = "launch"
+    session_id: str
+    cell_id: str
+    purpose: Literal["latency", "memory"]
+    block: int
+    unit: str
+    order: int
+    started_at: str
+    cores: list[int] | None
+    group: int = Field(ge=1)
+    warmup_ns: list[int]
+    steady: bool | None
+    samples_ns: list[int]
+    parity_rel: float | None
+    peak_rss_bytes: int | None
+    readings: list[Reading] = []
+    thermal_wait_s: float = 0.0
+
+
+class CellEnd(Record):
+    """A cell is finished: measured, or given up with a reason."""
+
+    kind: Literal["cell"] = "cell"
+    session_id: str
+    cell_id: str
+    key: CellKey
+    status: Status
+    reason: str = ""
+    artifact_bytes: int | None = None
+    weights_bytes: int | None = None
+    arena_bytes: int | None = None
+    instructions: int | None = None
+    cycles: int | None = None
+
+
+JournalRecord = Annotated[Session | DeviceFacts | Network | Launch | CellEnd, Field(discriminator="kind")]
+RECORDS: TypeAdapter[Session | DeviceFacts | Network | Launch | CellEnd] = TypeAdapter(JournalRecord)
+
+CELL_COLUMNS = (
+    "run_id cell_id model dataset method pruning_ratio seed variant runtime target device threads batch precision "
+    "status reason params nonzero_params macs accuracy onnx_bytes compressed_bytes artifact_bytes parity_rel "
+    "latency_ns_median latency_ns_ci_low latency_ns_ci_high latency_ns_p90 launches samples peak_rss_bytes "
+    "weights_bytes arena_bytes instructions cycles temp_c_start temp_c_end throttled flags"
+).split()
+
+PAIR_COLUMNS = (
+    "model dataset method pruning_ratio seed runtime device threads batch precision theoretical_speedup_filters "
+    "theoretical_speedup_macs real_speedup real_speedup_ci_low real_speedup_ci_high realised verdict"
+).split()
+
+LAYER_COLUMNS = (
+    "model dataset method pruning_ratio seed variant layer op in_channels out_channels params macs"
+).split()
+
+
+def _short_hash(fields: dict[str, Any]) -> str:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
