@@ -1,0 +1,117 @@
+"""This machine as a device: the same agent and the same contract as a board behind ssh or adb, without a link."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import TransportError
+from edgeprune.resources import cache_folder, devices_folder
+from edgeprune.transport.contract import Channel, open_channel
+
+_FACTS_SECONDS = 30.0
+_POLL_SECONDS = 0.5
+
+
+class LocalTransport:
+    """This machine. Pushed files lie in a private folder of the cache and are removed by `close`."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self._folder = cache_folder() / "device-local"
+        self._agent = devices_folder() / "agent" / "agent.sh"
+        self._lock: int | None = None
+
+    def facts(self) -> dict[str, Any]:
+        try:
+            done = subprocess.run(
+                ["sh", str(self._agent), "facts"], capture_output=True, timeout=_FACTS_SECONDS, check=True
+            )
+            answer: dict[str, Any] = json.loads(done.stdout)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            raise TransportError(f"{self.name}: the agent does not answer: {error}") from error
+        return answer
+
+    def acquire(self, wait_seconds: float = 0.0) -> bool:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(lock)
+                    return False
+                time.sleep(_POLL_SECONDS)
+            else:
+                self._lock = lock
+                self._remove_pushed()
+                return True
+
+    def push(self, sources: Sequence[Path]) -> list[str]:
+        digests = [_sha256(source) for source in sources]
+        folder = self._folder / hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        return [str(self._copy(*pair, folder)) for pair in zip(sources, digests, strict=True)]
+
+    def _copy(self, source: Path, digest: str, folder: Path) -> Path:
+        remote = folder / source.name
+        if remote.exists() and _sha256(remote) == digest:
+            return remote
+        partial = folder / (source.name + ".part")
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(source, partial)
+            if _sha256(partial) != digest:
+                raise TransportError(f"{self.name}: the copy of {source.name} does not equal it")
+            partial.replace(remote)
+        except OSError as error:
+            raise TransportError(f"{self.name}: cannot copy {source.name}: {error.strerror}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return remote
+
+    def remote_path(self, name: str) -> str:
+        return str(self._folder / name)
+
+    def pull(self, remote: str, destination: Path) -> None:
+        try:
+            shutil.copyfile(remote, destination)
+        except OSError as error:
+            raise TransportError(f"{self.name}: cannot fetch {Path(remote).name}: {error.strerror}") from error
+
+    def python(self) -> str:
+        return sys.executable
+
+    def run(self, arguments: Sequence[str], cores: Sequence[int] | None) -> Channel:
+        pinned = ",".join(str(core) for core in cores) if cores else "-"
+        command = ["sh", str(self._agent), "run", pinned, *arguments]
+        return open_channel(command, self.name, self._folder)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._remove_pushed()
+            os.close(self._lock)
+            self._lock = None
+
+    def _remove_pushed(self) -> None:
+        for entry in self._folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != "lock":
+                entry.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,120 @@
+"""The laptop's side of the worker protocol (`devices/workers/worker_loop.py` documents it): one launch of one model.
+
+with Worker.start(transport, "onnxruntime", cores=[1]) as worker:
+    worker.load(remote_model, threads=1)
+    ...
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import RemoteError
+from edgeprune.resources import devices_folder
+from edgeprune.transport.contract import Channel, Transport
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+ANSWER_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class TimedSamples:
+    """Wall times of groups of `group` calls, nanoseconds a group, in the order they were taken."""
+
+    group: int
+    samples_ns: list[int]
+
+
+class Worker:
+    """A worker process on a device, holding one runtime and at most one model."""
+
+    def __init__(self, transport: Transport, channel: Channel) -> None:
+        self._transport = transport
+        self._channel = channel
+        self.versions: dict[str, str] = {}
+
+    @classmethod
+    def start(cls, transport: Transport, runtime: str, cores: Sequence[int] | None) -> Worker:
+        """Push the worker's files and start it, pinned to `cores`."""
+        workers = devices_folder() / "workers"
+        script, _ = transport.push([workers / f"{runtime}_worker.py", workers / "worker_loop.py"])
+        return cls(transport, transport.run([transport.python(), script], cores))
+
+    @property
+    def cores(self) -> list[int] | None:
+        """The cores the worker is pinned to; None where the device cannot pin."""
+        return self._channel.cores
+
+    @property
+    def readings(self) -> list[dict[str, Any]]:
+        """What the agent has read of the device so far."""
+        return list(self._channel.readings)
+
+    def load(self, remote_model: str, threads: int) -> None:
+        """Load a model that was pushed."""
+        answer = self._ask({"op": "load", "model": remote_model, "threads": threads}, "load")
+        self.versions = dict(answer["versions"])
+
+    def bind(self, inputs: Sequence[tuple[str, Array]]) -> None:
+        """Set the model's inputs: pairs of a pushed file of raw numbers and the array it holds."""
+        entries = [{"path": path, "shape": list(array.shape), "dtype": str(array.dtype)} for path, array in inputs]
+        self._ask({"op": "bind", "inputs": entries}, "bind")
+
+    def check(self, count: int) -> list[Array]:
+        """Run once and fetch the `count` outputs."""
+        import numpy as np
+
+        paths = [self._transport.remote_path(f"output{number}.bin") for number in range(count)]
+        answer = self._ask({"op": "check", "outputs": paths}, "check")
+        arrays = []
+        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            for entry in answer["outputs"]:
+                local = Path(folder) / "output.bin"
+                self._transport.pull(entry["path"], local)
+                arrays.append(np.fromfile(local, dtype=entry["dtype"]).reshape(entry["shape"]))
+        return arrays
+
+    def time(self, *, group: int, samples: int, seconds: float, lead: int = 0) -> TimedSamples:
+        """Time groups of `group` calls until `samples` groups and `seconds` are both reached, after `lead` calls."""
+        self._channel.send({"op": "time", "group": group, "samples": samples, "seconds": seconds, "lead": lead})
+        taken: list[int] = []
+        patience = ANSWER_SECONDS + 4 * seconds
+        while True:
+            answer = self._channel.receive(patience)
+            if answer.get("ok") == "time":
+                return TimedSamples(group, taken)
+            if "samples_ns" not in answer:
+                raise RemoteError(f"{self._transport.name}: the worker answered out of turn: {answer}")
+            taken.extend(answer["samples_ns"])
+
+    def peak_rss_bytes(self, calls: int) -> int:
+        """Run `calls` inferences, then read the largest resident memory the process has had."""
+        return int(self._ask({"op": "memory", "calls": calls}, "memory")["peak_rss_bytes"])
+
+    def stop(self) -> None:
+        """End the worker, whatever it is doing."""
+        self._channel.stop()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _ask(self, request: dict[str, Any], expected: str) -> dict[str, Any]:
+        self._channel.send(request)
+        answer = self._channel.receive(ANSWER_SECONDS)
+        if answer.get("ok") != expected:
+            raise RemoteError(f"{self._transport.name}: the worker answered out of turn: {answer}")
+        return answer
