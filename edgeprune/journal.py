@@ -4,13 +4,15 @@ Start with `Journal.open` (the one writer of a results folder) and `read` (for e
 
     {"sum":"<16 hexadecimal digits>","record":{...}}
 
-where `sum` is the start of the SHA-256 of the record's own text. A line is written by one call and synced to the disk, so
-a process that is killed leaves whole lines and at most one torn tail, which the next writer sets aside in `journal.torn`.
-A line that was damaged later stays where it is and is named when the journal is read; what it held is measured again.
+where `sum` is the start of the SHA-256 of the record's own text. A line is written by one call and synced to the disk,
+so a process that is killed leaves whole lines and at most one torn tail, which the next writer sets aside in
+`journal.torn`. A line that was damaged later stays where it is and is named when the journal is read; what it held is
+measured again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -221,7 +223,5 @@ def _set_torn_tail_aside(folder: Path) -> None:
 
 def _forget_after(descriptor: int, size: int) -> None:
     """Cut a half-written line off; where even that fails, the next writer sets the tail aside."""
-    try:
+    with contextlib.suppress(OSError):
         os.ftruncate(descriptor, size)
-    except OSError:
-        pass
