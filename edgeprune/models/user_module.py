@@ -1,0 +1,130 @@
+"""A user's own network, named "package.module:callable". Start with `load`.
+
+Naming a module runs the user's code: the module is imported, from the current directory too, and the callable is
+called. Only name code that you trust. Whatever goes wrong in it ends as one ModelError that says where in the user's
+own file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from edgeprune.errors import ModelError, nearest_hint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load(spec: str, *, seed: int = 0, **options: Any) -> nn.Module:
+    """Import and call a user's own model builder. This runs the user's code.
+
+    Args:
+        spec: "package.module:callable"; the current directory is searched first, then the installed packages.
+        seed: Of torch's random numbers while the callable runs, so that fresh weights repeat.
+        options: Given to the callable as keyword arguments.
+
+    Returns:
+        The module that the callable returned.
+
+    Raises:
+        ModelError: The module or the callable is not there, raises, or returns something else than a torch module;
+            the message names them and the file and line of the user's code.
+
+    >>> type(load("torch.nn:Linear", in_features=2, out_features=3)).__name__
+    'Linear'
+    """
+    import torch
+
+    module_name, _, attribute = spec.partition(":")
+    if not module_name or not attribute:
+        raise ModelError(
+            f"model {spec!r} is not of the form package.module:callable", hint="such as my_nets.small:build"
+        )
+    with _current_directory_first(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        factory = _find(spec, module_name, attribute)
+        try:
+            model = factory(**options)
+        except (Exception, SystemExit) as error:
+            arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
+            raise ModelError(
+                f"model {spec}: {attribute}({arguments}) raised {_describe(error)}",
+                hint=f"run it alone: python -c 'import {module_name} as m; m.{attribute}({arguments})'",
+            ) from error
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(
+            f"model {spec}: {attribute} returned {type(model).__name__}, not a torch.nn.Module",
+            hint="the callable builds and returns the network",
+        )
+    return model
+
+
+def _find(spec: str, module_name: str, attribute: str) -> Callable[..., object]:
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name == missing or module_name.startswith(missing + "."):
+            raise ModelError(
+                f"model {spec}: no module named {missing!r}",
+                hint=f"looked in {Path.cwd()} and in the installed packages; run edgeprune where the module is",
+            ) from error
+        raise ModelError(
+            f"model {spec}: importing {module_name} raised {_describe(error)}", hint=f"install {missing}"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"model {spec}: importing {module_name} raised {_describe(error)}",
+            hint=f"run it alone: python -c 'import {module_name}'",
+        ) from error
+    where = getattr(module, "__file__", None) or module_name
+    try:
+        found: object = getattr(module, attribute)
+    except AttributeError as error:
+        public = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
+        raise ModelError(f"model {spec}: {where} has no {attribute!r}", hint=nearest_hint(attribute, public)) from error
+    if not callable(found):
+        raise ModelError(
+            f"model {spec}: {attribute} in {where} is a {type(found).__name__}, not a callable",
+            hint="name a function or class that builds the network",
+        )
+    return cast("Callable[..., object]", found)
+
+
+def _describe(error: BaseException) -> str:
+    """The exception's name and text, with the innermost line of the user's own code that led to it."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{text} [{error.filename}:{error.lineno}]"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if _is_users(frame.filename):
+            return f"{text} [{frame.filename}:{frame.lineno}]"
+    return text
+
+
+def _is_users(filename: str) -> bool:
+    if filename.startswith("<"):
+        return False
+    path = Path(filename).resolve()
+    foreign = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")]
+    foreign.append(Path(__file__).resolve().parents[1])
+    return not any(path.is_relative_to(root.resolve()) for root in foreign)
+
+
+@contextmanager
+def _current_directory_first() -> Iterator[None]:
+    here = os.getcwd()
+    importlib.invalidate_caches()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)

@@ -1,0 +1,167 @@
+"""Masks: which filters of which layers are kept. Start with `Masks.apply`.
+
+A masked filter has all its weights and its bias at zero; shapes stay. A batch-norm that follows a pruned layer may
+have an entry of its own: its scale and shift are zeroed with the filter's, so that the channel is zero behind it too.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgeprune.errors import ModelError, UserError
+from edgeprune.storage import write_whole
+
+FACTS_KEY = "edgeprune"
+
+
+@dataclass(frozen=True)
+class Masks(Mapping[str, torch.Tensor]):
+    """A frozen mapping from a layer's name to bool [C_out]: True for filters that are kept.
+
+    Args:
+        kept: The masks.
+        batchnorms: Those of the names that are batch-norms; their entries follow a layer's and count no filters.
+        facts: How the masks were made (method, ratio, seed ...), anything that JSON can hold.
+
+    >>> masks = Masks({"conv1": torch.tensor([True, False, True, True])})
+    >>> masks.filters, masks.pruned_filters, masks.ratio
+    (4, 1, 0.25)
+    """
+
+    kept: Mapping[str, torch.Tensor]
+    batchnorms: frozenset[str] = frozenset()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, mask in self.kept.items():
+            if mask.dtype != torch.bool or mask.dim() != 1:
+                raise UserError(
+                    f"mask of {name} is {mask.dtype} {list(mask.shape)}", hint="a mask is bool [C_out], True for kept"
+                )
+        object.__setattr__(self, "kept", MappingProxyType({k: v.detach().cpu().clone() for k, v in self.kept.items()}))
+        object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """The mask of a layer; a copy of its own would cost, so leave it as it is."""
+        return self.kept[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kept)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same filters of the same layers are kept."""
+        if not isinstance(other, Masks):
+            return NotImplemented
+        return (
+            self.batchnorms == other.batchnorms
+            and self.kept.keys() == other.kept.keys()
+            and all(torch.equal(mask, other.kept[name]) for name, mask in self.kept.items())
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.batchnorms, tuple((name, tuple(mask.tolist())) for name, mask in sorted(self.kept.items()))))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # read-only views cannot be pickled; the plain dicts behind them can
+        return (type(self), (dict(self.kept), self.batchnorms, dict(self.facts)))
+
+    @property
+    def filters(self) -> int:
+        """Filters of all layers with a mask."""
+        return sum(mask.numel() for name, mask in self.kept.items() if name not in self.batchnorms)
+
+    @property
+    def pruned_filters(self) -> int:
+        """Filters that are masked."""
+        return sum(int((~mask).sum()) for name, mask in self.kept.items() if name not in self.batchnorms)
+
+    @property
+    def ratio(self) -> float:
+        """Pruned filters over filters, 0 to 1; 0 without any mask."""
+        return self.pruned_filters / self.filters if self.filters else 0.0
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """A copy of the model with its masked filters zeroed; the model is not changed.
+
+        Raises:
+            ModelError: The model has no such layer, or the layer has another number of filters.
+        """
+        masked = copy.deepcopy(model)
+        self.hold(masked)
+        return masked
+
+    def hold(self, model: nn.Module) -> None:
+        """Zero the masked filters of a model in place, as after each training step.
+
+        Raises:
+            ModelError: As `apply`.
+        """
+        with torch.no_grad():
+            for name, mask in self.kept.items():
+                weight, bias = _parameters(model, name, mask)
+                gone = (~mask).nonzero().flatten().to(weight.device)
+                weight.index_fill_(0, gone, 0.0)
+                if bias is not None:
+                    bias.index_fill_(0, gone, 0.0)
+
+    def save(self, path: Path) -> Path:
+        """Write the masks and facts as safetensors; the same masks and facts give the same bytes.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        # one key, because safetensors keeps no order among several
+        header = {"batchnorms": sorted(self.batchnorms), "facts": dict(self.facts)}
+        return write_whole(Path(path), save(dict(self.kept), {FACTS_KEY: json.dumps(header, sort_keys=True)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Masks:
+        """Read what `save` wrote; UserError if the file is missing, torn or holds no masks."""
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+                header = json.loads((file.metadata() or {})[FACTS_KEY])
+            return cls(kept, frozenset(header["batchnorms"]), header["facts"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is not a masks file: {type(error).__name__}: {error}", hint="masks are written by Masks.save"
+            ) from error
+
+
+def _parameters(model: nn.Module, name: str, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias of a layer that has as many filters as the mask."""
+    try:
+        layer = model.get_submodule(name)
+    except AttributeError:
+        raise ModelError(
+            f"mask for {name!r}: {type(model).__name__} has no such layer",
+            hint="masks belong to the model that they were made for",
+        ) from None
+    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+    known = isinstance(layer, nn.Conv2d | nn.Linear | _BatchNorm) and isinstance(weight, torch.Tensor)
+    if not known or not isinstance(weight, torch.Tensor):
+        raise ModelError(
+            f"mask for {name!r}: a {type(layer).__name__} has no filters to mask",
+            hint="masks are for Conv2d, Linear and batch-norm layers with weights",
+        )
+    if weight.shape[0] != mask.numel():
+        raise ModelError(
+            f"mask for {name!r} has {mask.numel()} entries, the layer {weight.shape[0]} filters",
+            hint="masks belong to the model that they were made for",
+        )
+    return weight, bias

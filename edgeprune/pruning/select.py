@@ -1,0 +1,149 @@
+"""From scores to masks: how many filters go, and which. Start with `prune`, the stage's one entry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from edgeprune.errors import ModelError, UnknownNameError, UserError, WeightsError
+from edgeprune.pruning.criteria import criterion, methods
+from edgeprune.pruning.criteria.context import ScoreContext
+from edgeprune.pruning.masks import Masks
+from edgeprune.pruning.sites import Site, find_sites
+
+Scope = Literal["local", "global"]
+BatchNormRule = Literal["mask", "keep"]
+Inputs = torch.Tensor | tuple[torch.Tensor, ...]
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: Inputs,
+    method: str = "l1",
+    ratio: float = 0.5,
+    data: Iterable[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    seed: int = 0,
+    *,
+    scope: Scope = "local",
+    batchnorm: BatchNormRule = "mask",
+) -> Masks:
+    """Choose the filters that matter least; the model itself is not changed.
+
+    Candidates are Conv2d layers and hidden Linear layers. Layers whose channels reach the output as they are, such as
+    the classifier, and depthwise convolutions are not pruned. Of equal scores the filter that comes first goes first.
+
+    Args:
+        model: Any module that torch.fx can follow.
+        example_inputs: One input, or a tuple of them, for criteria that run the model.
+        method: A criterion, one of `methods()`.
+        ratio: Fraction of the candidates' filters to remove, in [0, 1). Rounded to whole filters, halves up; at least
+            one filter of each layer stays.
+        data: Batches (images, labels) for criteria that look at data.
+        seed: Of criteria that draw random numbers.
+        scope: "local" removes the ratio in every layer; "global" over all layers together, by one threshold over
+            scores divided by their layer's root of the sum of squares (Molchanov et al. 2017, section 2.2).
+        batchnorm: "mask" also zeroes scale and shift of a batch-norm that reads nothing but the pruned layer, as PFEC
+            does (Li et al. 2017, section 3); "keep" leaves them, and the channel's shift remains.
+
+    Raises:
+        UserError: The ratio is outside [0, 1).
+        UnknownNameError: No such method, scope or batch-norm rule.
+        TraceError: torch.fx cannot follow the model.
+        ModelError: There is nothing to prune.
+        WeightsError: A layer holds NaN or infinity.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10))
+    >>> prune(net, torch.zeros(1, 1, 4, 4), ratio=0.5).pruned_filters
+    2
+    """
+    _require_known("pruning method", method, methods())
+    _require_known("scope", scope, get_args(Scope))
+    _require_known("batchnorm rule", batchnorm, get_args(BatchNormRule))
+    if not 0.0 <= ratio < 1.0:
+        raise UserError(f"pruning ratio is {ratio}", hint="a fraction of the filters in [0, 1), such as 0.5")
+    _require_tensors(example_inputs)
+    sites = find_sites(model)
+    scores = _score(model, sites, method, data, seed)
+    gone = _local(scores, ratio) if scope == "local" else _global(scores, ratio)
+    kept: dict[str, torch.Tensor] = {}
+    batchnorms: set[str] = set()
+    for site in sites:
+        kept[site.layer] = ~gone[site.layer]
+        if batchnorm == "mask" and site.batchnorm is not None:
+            kept[site.batchnorm] = ~gone[site.layer]
+            batchnorms.add(site.batchnorm)
+    facts: dict[str, Any] = {"method": method, "ratio": ratio, "seed": seed, "scope": scope, "batchnorm": batchnorm}
+    return Masks(kept, frozenset(batchnorms), facts)
+
+
+def _require_known(what: str, wrong: str, allowed: Iterable[str]) -> None:
+    names = list(allowed)
+    if wrong not in names:
+        raise UnknownNameError(what, wrong, names)
+
+
+def _require_tensors(example_inputs: object) -> None:
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    if not inputs or not all(isinstance(one, torch.Tensor) for one in inputs):
+        raise UserError("example_inputs holds something else than tensors", hint="give a tensor or a tuple of tensors")
+
+
+def _score(
+    model: nn.Module,
+    sites: list[Site],
+    method: str,
+    data: Iterable[tuple[torch.Tensor, torch.Tensor]] | None,
+    seed: int,
+) -> dict[str, torch.Tensor]:
+    score = criterion(method)
+    random = torch.Generator().manual_seed(seed)
+    scores: dict[str, torch.Tensor] = {}
+    for site in sites:
+        layer = model.get_submodule(site.layer)
+        if not bool(torch.isfinite(layer.get_parameter("weight")).all()):
+            raise WeightsError(f"layer {site.layer} holds NaN or infinity", hint="the training diverged: train again")
+        values = score(layer, ScoreContext(site.layer, model, data, random)).detach().double().cpu()
+        filters = layer.get_parameter("weight").shape[0]
+        if values.shape != (filters,) or not bool(torch.isfinite(values).all()):
+            raise ModelError(
+                f"method {method} gave layer {site.layer} scores of shape {list(values.shape)}, or not all finite",
+                hint=f"a criterion returns {filters} finite numbers here, one for each filter",
+            )
+        scores[site.layer] = values
+    return scores
+
+
+def _wanted(ratio: float, filters: int) -> int:
+    """Filters to remove of so many: the nearest whole number, halves up."""
+    # a decimal such as 0.35 times 10 may fall a hair under its half
+    return math.floor(ratio * filters + 0.5 + 1e-9)
+
+
+def _local(scores: Mapping[str, torch.Tensor], ratio: float) -> dict[str, torch.Tensor]:
+    gone = {}
+    for name, values in scores.items():
+        count = min(_wanted(ratio, len(values)), len(values) - 1)
+        gone[name] = torch.zeros(len(values), dtype=torch.bool)
+        gone[name][torch.argsort(values, stable=True)[:count]] = True
+    return gone
+
+
+def _global(scores: Mapping[str, torch.Tensor], ratio: float) -> dict[str, torch.Tensor]:
+    names = list(scores)
+    gone = {name: torch.zeros(len(values), dtype=torch.bool) for name, values in scores.items()}
+    norms = {name: float(values.square().sum().sqrt()) for name, values in scores.items()}
+    normalised = torch.cat([scores[name] / norms[name] if norms[name] > 0 else scores[name] for name in names])
+    places = [(name, index) for name in names for index in range(len(scores[name]))]
+    left = _wanted(ratio, len(places))
+    staying = {name: len(values) for name, values in scores.items()}
+    for place in torch.argsort(normalised, stable=True).tolist():
+        name, index = places[place]
+        if left > 0 and staying[name] > 1:
+            gone[name][index] = True
+            staying[name] -= 1
+            left -= 1
+    return gone

@@ -1,0 +1,252 @@
+"""One plain training loop, from nothing or under masks. Start with `train`, then `_run_epoch`.
+
+All that an interrupted training needs to go on stands in `LoopState`: weights and momentum, the epoch, the random
+stream, and the best weights so far. Nothing else is remembered from one epoch to the next.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import TensorDataset, default_collate
+
+from edgeprune.datasets import Dataset
+from edgeprune.errors import DatasetError, StageError
+from edgeprune.pruning import Masks
+from edgeprune.training.schedule import FROM_SCRATCH, Schedule, learning_rate
+
+Split = TorchDataset[tuple[torch.Tensor, ...]]
+Weights = dict[str, torch.Tensor]
+PROGRESS_EVERY_S = 0.2
+EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """How far a training is; epochs and batches count from 1.
+
+    `loss` is the cross-entropy of the last batch, `validation_accuracy` (0 to 1) that of the last finished epoch.
+    """
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    validation_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to: the model holds the weights of `best_epoch` and is in evaluation mode."""
+
+    best_epoch: int
+    validation_accuracy: float
+    epochs_run: int
+    losses: tuple[float, ...]
+    seconds: float
+
+
+@dataclass
+class LoopState:
+    """Everything that changes while a model is trained.
+
+    `epoch` is the number of epochs done, `best_epoch` the one of `best_weights`, `gained_epoch` the last one that was
+    better than all before it.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.SGD
+    random: torch.Generator
+    epoch: int = 0
+    best_epoch: int = 0
+    gained_epoch: int = 0
+    best_accuracy: float = -1.0
+    best_weights: Weights = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    schedule: Schedule = FROM_SCRATCH,
+    *,
+    seed: int = 0,
+    masks: Masks | None = None,
+    progress: Callable[[TrainingStep], None] | None = None,
+) -> TrainingResult:
+    """Train a model in place by cross-entropy, and leave it with its best weights on the validation split.
+
+    Of epochs that are equally good, the later one counts. The same seed, data and number of threads give the same
+    weights. The caller's own random state is left as it was.
+
+    Args:
+        model: float32 [N, C, H, W] -> float32 [N, classes]; trained on the device where its weights are.
+        dataset: Train and validation splits are used, the test split is not.
+        schedule: How long and how fast.
+        seed: Of the order of images, the shifts and any dropout.
+        masks: Pruned filters are set to zero before the first step and after every step.
+        progress: Called at the first batch, then at least every 0.2 s (or every batch if a batch takes longer), and
+            at each epoch's end with the new validation accuracy.
+
+    Raises:
+        StageError: The loss is no longer a finite number.
+        DatasetError: A split is empty.
+
+    Source: Loshchilov and Hutter 2017, Smith and Topin 2018 (the rate); Li et al. 2017 (retraining pruned networks).
+    """
+    begin = time.monotonic()
+    _require_images(dataset)
+    if masks is not None:
+        masks.hold(model)
+    state = _start(model, schedule, seed)
+    watch = _Watch(progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        while state.epoch < schedule.epochs:
+            _run_epoch(state, dataset, schedule, masks, watch)
+            reached = accuracy(model, dataset.validation)
+            watch.epoch_ended(reached)
+            if reached >= state.best_accuracy:
+                state.gained_epoch = state.epoch if reached > state.best_accuracy else state.gained_epoch
+                state.best_weights = copy.deepcopy(model.state_dict())
+                state.best_accuracy, state.best_epoch = reached, state.epoch
+            if schedule.patience is not None and state.epoch - state.gained_epoch >= schedule.patience:
+                break
+    model.load_state_dict(state.best_weights)
+    model.eval()
+    return TrainingResult(
+        best_epoch=state.best_epoch,
+        validation_accuracy=state.best_accuracy,
+        epochs_run=state.epoch,
+        losses=tuple(state.losses),
+        seconds=time.monotonic() - begin,
+    )
+
+
+def accuracy(model: nn.Module, split: Split) -> float:
+    """Share of a split's images (0 to 1) whose highest score is their label's; the model's mode is kept."""
+    was_training = model.training
+    device = _device(model)
+    count = len(split)  # type: ignore[arg-type]
+    if count == 0:
+        raise DatasetError("accuracy of a split without images", hint="give a split with at least one image")
+    right = 0
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for start in range(0, count, EVALUATION_BATCH):
+                images, labels = _batch(split, torch.arange(start, min(start + EVALUATION_BATCH, count)))
+                scores = model(images.to(device))
+                right += int((scores.argmax(1) == labels.to(device)).sum())
+    finally:
+        model.train(was_training)
+    return right / count
+
+
+def _start(model: nn.Module, schedule: Schedule, seed: int) -> LoopState:
+    decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+    plain = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=schedule.peak_rate, momentum=schedule.momentum, nesterov=schedule.nesterov)
+    return LoopState(model, optimizer, torch.Generator().manual_seed(seed))
+
+
+def _run_epoch(state: LoopState, dataset: Dataset, schedule: Schedule, masks: Masks | None, watch: _Watch) -> None:
+    """One pass over the training split in a new random order; the model's weights and the state's epoch move on."""
+    device = _device(state.model)
+    count = len(dataset.train)  # type: ignore[arg-type]
+    batches = math.ceil(count / schedule.batch_size)
+    order = torch.randperm(count, generator=state.random)
+    total = 0.0
+    state.model.train()
+    for batch, chosen in enumerate(torch.split(order, schedule.batch_size)):
+        rate = learning_rate(schedule, state.epoch * batches + batch, schedule.epochs * batches)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        images, labels = _batch(dataset.train, chosen)
+        images = shift_images(images, schedule.shift, state.random)
+        state.optimizer.zero_grad(set_to_none=True)
+        scores = state.model(images.to(device))
+        loss = functional.cross_entropy(scores, labels.to(device), label_smoothing=schedule.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        if masks is not None:
+            masks.hold(state.model)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise StageError(
+                f"training: the loss is {value} in epoch {state.epoch + 1}, batch {batch + 1} of {batches}",
+                hint=f"lower the learning rate (peak_rate is {schedule.peak_rate}) or look for NaN in the data",
+            )
+        total += value * len(chosen)
+        watch.batch_done(state.epoch + 1, schedule.epochs, batch + 1, batches, value)
+    state.epoch += 1
+    state.losses.append(total / count)
+
+
+def shift_images(images: torch.Tensor, most: int, random: torch.Generator) -> torch.Tensor:
+    """Move each image of [N, C, H, W] by its own whole number of pixels in -most .. most, edges repeated."""
+    if most == 0:
+        return images
+    count, _, height, width = images.shape
+    offsets = torch.randint(-most, most + 1, (2, count, 1), generator=random)
+    rows = (torch.arange(height) + offsets[0]).clamp(0, height - 1)
+    columns = (torch.arange(width) + offsets[1]).clamp(0, width - 1)
+    which = torch.arange(count).view(-1, 1, 1)
+    # indices on both sides of the channel slice put the channels last
+    return images[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def _batch(split: Split, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels at the chosen places; a TensorDataset is indexed at once, others image by image."""
+    if isinstance(split, TensorDataset):
+        images, labels = split.tensors[0][chosen], split.tensors[1][chosen]
+    else:
+        images, labels = default_collate([split[int(place)] for place in chosen])
+    return images, labels
+
+
+def _device(model: nn.Module) -> torch.device:
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _require_images(dataset: Dataset) -> None:
+    for name, split in (("train", dataset.train), ("validation", dataset.validation)):
+        if len(split) == 0:  # type: ignore[arg-type]
+            raise DatasetError(f"dataset {dataset.name}: no {name} images", hint=f"add images to the {name} split")
+
+
+class _Watch:
+    """Passes steps on to the caller's progress function, not more often than is of use."""
+
+    def __init__(self, progress: Callable[[TrainingStep], None] | None) -> None:
+        self.progress = progress
+        self.last: TrainingStep | None = None
+        self.told_at = -math.inf
+        self.validation_accuracy: float | None = None
+
+    def batch_done(self, epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
+        self.last = TrainingStep(epoch, epochs, batch, batches, loss, self.validation_accuracy)
+        if time.monotonic() - self.told_at >= PROGRESS_EVERY_S:
+            self._tell(self.last)
+
+    def epoch_ended(self, validation_accuracy: float) -> None:
+        self.validation_accuracy = validation_accuracy
+        if self.last is not None:
+            last = self.last
+            self._tell(TrainingStep(last.epoch, last.epochs, last.batch, last.batches, last.loss, validation_accuracy))
+
+    def _tell(self, step: TrainingStep) -> None:
+        self.told_at = time.monotonic()
+        if self.progress is not None:
+            self.progress(step)
