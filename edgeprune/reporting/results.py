@@ -1,0 +1,271 @@
+"""A results folder as a whole: what was asked for, what was finished, and what the samples say.
+
+`load` reads `manifest.json` and `journal.jsonl` and nothing else, and brings launches, networks and ends together into
+one `CellResult` a finished cell and one `PairResult` a masked/shrunk pair. Tables, figures and the page are made from
+these. Start with `load`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgeprune import journal
+from edgeprune.errors import ResultsError
+from edgeprune.measuring import LatencySummary, RatioSummary, cell_latency, flags, paired_ratio, realised, verdict
+from edgeprune.schema import SCHEMA_VERSION, CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Variant
+
+MANIFEST_NAME = "manifest.json"
+
+
+class Manifest(BaseModel):
+    """What a run was asked to do, on what; fields that a later version adds are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int
+    run_id: str
+    name: str
+    created_at: str
+    matrix: dict[str, Any]
+    plan: dict[str, Any]
+    versions: dict[str, Any] = {}
+    devices: dict[str, dict[str, Any]] = {}
+    git: dict[str, Any] | None = None
+    cells: list[dict[str, Any]] = []
+
+    def keys(self) -> list[CellKey]:
+        """All cells the matrix asks for, in its order; ValidationError for one that is no cell."""
+        return [
+            CellKey.model_validate({name: value for name, value in cell.items() if name != "cell_id"})
+            for cell in self.cells
+        ]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One finished cell: how it ended, its network, its launches and what their samples say.
+
+    `latency` and `flags` are of cells that ended ok; `network` is None where building it failed.
+    """
+
+    end: CellEnd
+    network: Network | None
+    launches: tuple[Launch, ...]
+    latency: LatencySummary | None
+    flags: tuple[str, ...]
+
+    @property
+    def key(self) -> CellKey:
+        return self.end.key
+
+    @property
+    def ok(self) -> bool:
+        return self.end.status == "ok"
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """A masked and a shrunk cell that both ended ok, and the speed-up between them: promised and real."""
+
+    masked: CellResult
+    shrunk: CellResult
+    theoretical_filters: float
+    theoretical_macs: float | None
+    ratio: RatioSummary | None
+
+    @property
+    def key(self) -> CellKey:
+        """The key of the shrunk cell; the masked one differs in its variant alone."""
+        return self.shrunk.key
+
+    @property
+    def pruning_ratio(self) -> float:
+        """Fraction of filters that was to be removed."""
+        return self.key.network.pruning_ratio or 0.0
+
+    @property
+    def realised(self) -> float | None:
+        """The part of the promise by MACs that is real; None where either side is unknown or nothing is promised."""
+        if self.ratio is None or self.theoretical_macs is None:
+            return None
+        return realised(self.ratio.ratio, self.theoretical_macs)
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.ratio)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report is made of; cells and pairs in the order of the matrix."""
+
+    folder: Path
+    manifest: Manifest
+    devices: Mapping[str, Mapping[str, Any]]
+    networks: tuple[Network, ...]
+    cells: tuple[CellResult, ...]
+    pairs: tuple[PairResult, ...]
+    unfinished: tuple[CellKey, ...]
+    problems: tuple[str, ...]
+
+    def dense(self, key: NetworkKey) -> Network | None:
+        """The dense network that `key` was pruned from: of the same seed if there is one, else of any."""
+        return _dense(self.networks, key)
+
+
+def load(results_dir: Path | str) -> Results:
+    """Read a results folder.
+
+    Raises:
+        ResultsError: The folder, its manifest or its journal is missing, unreadable, or of a newer edgeprune.
+
+    Example: `load("results/quickstart").pairs[0].verdict`
+    """
+    folder = Path(results_dir)
+    if not folder.is_dir():
+        raise ResultsError(f"{folder}: no such folder", hint="give a results folder that `edgeprune run` has written")
+    manifest, asked = _read_manifest(folder / MANIFEST_NAME)
+    contents = journal.read(folder / journal.JOURNAL_NAME)
+
+    networks: dict[str, Network] = {}
+    ends: dict[str, CellEnd] = {}
+    launches: dict[str, list[Launch]] = defaultdict(list)
+    devices: dict[str, Mapping[str, Any]] = dict(manifest.devices)
+    rebuilt: list[str] = []
+    for record in contents.records:
+        # of networks, ends and facts the last word counts; of launches every one
+        if isinstance(record, Network):
+            former = networks.get(record.key.network_id)
+            if former is not None and former.made_from != record.made_from:
+                rebuilt.append(_forget_cells(record.key, asked, ends, launches))
+            networks[record.key.network_id] = record
+        elif isinstance(record, CellEnd):
+            ends[record.cell_id] = record
+        elif isinstance(record, Launch):
+            launches[record.cell_id].append(record)
+        elif isinstance(record, DeviceFacts):
+            devices[record.device] = record.facts
+
+    place = {key.cell_id: number for number, key in enumerate(asked)}
+    planned = int(manifest.plan.get("launches", 0))
+    finished = sorted(ends.values(), key=lambda end: place.get(end.cell_id, len(place)))
+    cells = tuple(
+        _cell(end, networks.get(end.key.network.network_id), launches[end.cell_id], planned) for end in finished
+    )
+    known = tuple(networks.values())
+    return Results(
+        folder=folder,
+        manifest=manifest,
+        devices=devices,
+        networks=known,
+        cells=cells,
+        pairs=_pairs(cells, known),
+        unfinished=tuple(key for key in asked if key.cell_id not in ends),
+        problems=(*contents.problems, *(note for note in rebuilt if note)),
+    )
+
+
+def _forget_cells(
+    network: NetworkKey, asked: Sequence[CellKey], ends: dict[str, CellEnd], launches: dict[str, list[Launch]]
+) -> str:
+    """Drop what was measured of a network before it was built from something else; says so, or "" if it was nothing."""
+    old = {key.cell_id for key in asked if key.network == network}
+    old |= {cell_id for cell_id, end in ends.items() if end.key.network == network}
+    dropped = sum(len(launches.pop(cell_id, [])) for cell_id in old)
+    for cell_id in old:
+        ends.pop(cell_id, None)
+    name = " ".join(filter(None, (network.model, network.method, str(network.pruning_ratio or ""), network.variant)))
+    return f"{name} was built anew from other inputs: its {dropped} earlier launches are left out" if dropped else ""
+
+
+def _read_manifest(path: Path) -> tuple[Manifest, list[CellKey]]:
+    again = "run `edgeprune run` on its matrix again: it writes the manifest anew and repeats no finished cell"
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}", hint=again) from error
+    except ValueError as error:
+        raise ResultsError(f"{path}: not JSON ({error})", hint=again) from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ResultsError(
+            f"{path}: written with schema {version}, this edgeprune knows {SCHEMA_VERSION}",
+            hint="install the edgeprune that wrote it, or a later one",
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+        return manifest, manifest.keys()
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ResultsError(f"{path}: {field}: {first['msg']}", hint=again) from error
+
+
+def _cell(end: CellEnd, network: Network | None, launches: Sequence[Launch], planned: int) -> CellResult:
+    if end.status != "ok":
+        return CellResult(end, network, tuple(launches), None, ())
+    latency = cell_latency(launches)
+    return CellResult(end, network, tuple(launches), latency, tuple(flags(launches, latency, planned)))
+
+
+def _pairs(cells: Sequence[CellResult], networks: Sequence[Network]) -> tuple[PairResult, ...]:
+    by_id = {cell.end.cell_id: cell for cell in cells if cell.ok}
+    pairs = []
+    for shrunk in by_id.values():
+        if shrunk.key.network.variant != "shrunk":
+            continue
+        masked = by_id.get(_with_variant(shrunk.key, "masked").cell_id)
+        if masked is None:
+            continue
+        pairs.append(
+            PairResult(
+                masked=masked,
+                shrunk=shrunk,
+                theoretical_filters=1.0 / (1.0 - (shrunk.key.network.pruning_ratio or 0.0)),
+                theoretical_macs=_theoretical_macs(masked, shrunk, networks),
+                ratio=paired_ratio(_shared_blocks(masked.launches, shrunk.launches)),
+            )
+        )
+    return tuple(pairs)
+
+
+def _with_variant(key: CellKey, variant: Variant) -> CellKey:
+    return key.model_copy(update={"network": key.network.model_copy(update={"variant": variant})})
+
+
+def _shared_blocks(masked: Sequence[Launch], shrunk: Sequence[Launch]) -> list[tuple[Launch, Launch]]:
+    """Launches that ran back to back: those whose session, block and unit are equal.
+
+    Launches left without a partner by an interrupted run are no pair; they count in their own cell only.
+    """
+
+    def placed(launches: Sequence[Launch]) -> dict[tuple[str, int, str], Launch]:
+        timed = [launch for launch in launches if launch.purpose == "latency" and launch.samples_ns]
+        return {(launch.session_id, launch.block, launch.unit): launch for launch in timed}
+
+    ours, theirs = placed(masked), placed(shrunk)
+    return [(ours[place], theirs[place]) for place in ours if place in theirs]
+
+
+def _theoretical_macs(masked: CellResult, shrunk: CellResult, networks: Sequence[Network]) -> float | None:
+    """MACs(dense) / MACs(shrunk); a masked network keeps all shapes, so its MACs stand in for missing dense ones."""
+    full = _dense(networks, shrunk.key.network) or masked.network
+    if full is None or shrunk.network is None or not full.macs or not shrunk.network.macs:
+        return None
+    return full.macs / shrunk.network.macs
+
+
+def _dense(networks: Sequence[Network], key: NetworkKey) -> Network | None:
+    same = [
+        network
+        for network in networks
+        if network.key.variant == "dense" and (network.key.model, network.key.dataset) == (key.model, key.dataset)
+    ]
+    return next((network for network in same if network.key.seed == key.seed), same[0] if same else None)

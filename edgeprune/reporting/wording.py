@@ -1,0 +1,173 @@
+"""How figures, tables and the page name and write things, so that all three say the same.
+
+Names of runtimes as their makers write them, numbers with as many digits as they carry, a cell's setting (runtime,
+device, threads ...) cut down to what differs in this run. Start with `setting_labels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from edgeprune.schema import CellKey, NetworkKey
+
+RUNTIME_NAMES: Mapping[str, str] = MappingProxyType(
+    {"onnxruntime": "ONNX Runtime", "tvm": "TVM", "torch": "PyTorch", "native": "Static program", "fpga": "FPGA"}
+)
+DATASET_NAMES: Mapping[str, str] = MappingProxyType({"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"})
+_MODEL_FAMILIES = ("LeNet", "ResNet", "VGG", "DenseNet", "MobileNet", "HRNet")
+
+Setting = tuple[str, str, str, int, int, str]
+
+
+def runtime_name(runtime: str) -> str:
+    """A runtime as its makers write it; an unknown one as it is."""
+    return RUNTIME_NAMES.get(runtime, runtime)
+
+
+def model_name(model: str) -> str:
+    """A model as the papers write it: resnet20 is ResNet-20.
+
+    >>> model_name("resnet20"), model_name("my_package.nets:build")
+    ('ResNet-20', 'my_package.nets:build')
+    """
+    for family in _MODEL_FAMILIES:
+        rest = model[len(family) :]
+        if model.lower().startswith(family.lower()) and rest.isdigit():
+            return f"{family}-{rest}"
+    return model
+
+
+def setting(key: CellKey) -> Setting:
+    """Where and how a cell runs, apart from its network."""
+    return (key.runtime, key.device, key.target, key.threads, key.batch, key.precision)
+
+
+def setting_labels(keys: Iterable[CellKey]) -> dict[Setting, str]:
+    """A label for each setting among `keys`, in their order: the runtime, and what else differs between them."""
+    settings = list(dict.fromkeys(setting(key) for key in keys))
+    differ = [len({one[part] for one in settings}) > 1 for part in range(6)]
+
+    def label(one: Setting) -> str:
+        runtime, device, target, threads, batch, precision = one
+        extra = [
+            text
+            for text, shown in (
+                (device, differ[1]),
+                (target, differ[2] and not differ[1]),
+                (f"{threads} thread" + "s" * (threads > 1), differ[3]),
+                (f"batch {batch}", differ[4]),
+                (precision, differ[5]),
+            )
+            if shown
+        ]
+        return ", ".join([runtime_name(runtime), *extra])
+
+    return {one: label(one) for one in settings}
+
+
+def recipe_label(key: NetworkKey, among: Sequence[NetworkKey]) -> str:
+    """A pruning recipe in short: its ratio, with method and seed where they differ `among` the networks shown."""
+    parts = [percent(key.pruning_ratio or 0.0)]
+    if len({other.method for other in among if other.method}) > 1:
+        parts.insert(0, key.method)
+    if len({other.seed for other in among}) > 1:
+        parts.append(f"seed {key.seed}")
+    return " ".join(parts)
+
+
+def percent(fraction: float | None, digits: int = 0) -> str:
+    """A fraction as a percentage; "–" where it is not known.
+
+    >>> percent(0.425), percent(0.9811, 1), percent(None)
+    ('42 %', '98.1 %', '–')
+    """
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def times(ratio: float | None) -> str:
+    """A speed-up with two digits after the point, from 10 on with one.
+
+    >>> times(1.6), times(12.34), times(None)
+    ('1.60×', '12.3×', '–')
+    """
+    if ratio is None:
+        return "–"
+    return f"{ratio:.1f}×" if ratio >= 9.995 else f"{ratio:.2f}×"
+
+
+def milliseconds(ns: float | None) -> str:
+    """A latency in milliseconds with three digits that count.
+
+    >>> milliseconds(812_345.0), milliseconds(34_210_000.0), milliseconds(None)
+    ('0.812', '34.2', '–')
+    """
+    if ns is None:
+        return "–"
+    value = ns / 1e6
+    for limit, digits in ((0.01, 5), (0.1, 4), (1.0, 3), (10.0, 2), (100.0, 1)):
+        if value < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:.0f}"
+
+
+def count(value: int | None) -> str:
+    """A whole number with thin groups of three: 1,234,567."""
+    return "–" if value is None else f"{value:,}"
+
+
+def byte_size(value: float | None) -> str:
+    """A size in the unit that fits it, decimal prefixes as storage has them.
+
+    >>> byte_size(1_220_952), byte_size(512), byte_size(None)
+    ('1.22 MB', '512 B', '–')
+    """
+    if value is None:
+        return "–"
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}" if value < 999.5 * limit else f"{value / limit:.0f} {unit}"
+    return f"{value:.0f} B"
+
+
+def fact(name: str, value: Any) -> str:
+    """A fact a device told of itself, in words: the unit stands in its name.
+
+    >>> fact("memory_bytes", 8_200_000_000), fact("temp_c", 45.25), fact("pinning", True), fact("board", "")
+    ('8.2 GB', '45.2 °C', 'yes', '–')
+    """
+    if value is None or value in ("", [], {}):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        known = {key: item for key, item in value.items() if item not in (None, "", [], {})}
+        return ", ".join(f"{fact_name(key)} {fact(key, item)}" for key, item in known.items())
+    if isinstance(value, list | tuple):
+        # the number of an item, as in {"core": 3, ...}, is its place in the list
+        bare = [_without(item, name.removesuffix("s")) for item in value]
+        texts = [fact(name, item) for item in bare]
+        # a device with eight equal cores says so once
+        return f"{len(texts)} × {texts[0]}" if len(set(texts)) == 1 and len(texts) > 1 else "; ".join(texts)
+    if isinstance(value, int | float):
+        if name.endswith("_bytes"):
+            return byte_size(value)
+        if name.endswith("_hz"):
+            return f"{value / 1e9:.2f} GHz"
+        if name.endswith("_khz"):
+            return f"{value / 1e6:.2f} GHz"
+        if name.endswith("_c"):
+            return f"{value:.1f} °C"
+    return str(value)
+
+
+def fact_name(name: str) -> str:
+    """The name of a fact without its unit: memory_bytes is memory."""
+    for unit in ("_bytes", "_khz", "_hz", "_c", "_s"):
+        name = name.removesuffix(unit)
+    return name.replace("_", " ")
+
+
+def _without(item: Any, key: str) -> Any:
+    return {name: value for name, value in item.items() if name != key} if isinstance(item, Mapping) else item

@@ -1,0 +1,168 @@
+"""A results folder as `edgeprune run` leaves it, with samples drawn from a known model instead of a device.
+
+`write_run` writes manifest and journal; `records` makes the records alone. The shrunk networks keep a known part of
+the promised speed-up (`REALISED`), so that a test can say what a report must find.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.journal import Journal
+from edgeprune.measuring import PRESETS, blocks
+from edgeprune.schema import (
+    CellEnd,
+    CellKey,
+    DeviceFacts,
+    Launch,
+    LayerRow,
+    Network,
+    NetworkKey,
+    Reading,
+    Session,
+    Variant,
+)
+
+DENSE_NS = {"lenet5": 55_000.0, "resnet20": 760_000.0, "resnet56": 2_500_000.0}
+DENSE_MACS = {"lenet5": 2_293_000, "resnet20": 40_800_000, "resnet56": 126_500_000}
+DENSE_PARAMS = {"lenet5": 431_080, "resnet20": 272_474, "resnet56": 855_770}
+REALISED = {"onnxruntime": 0.45, "tvm": 0.8, "torch": 0.1, "native": 0.9}
+SLOWER = {"onnxruntime": 1.0, "tvm": 1.05, "torch": 4.6, "native": 1.0}
+FACTS: dict[str, Any] = {
+    "machine": "x86_64",
+    "kernel": "Linux 6.1.0",
+    "os": "Debian GNU/Linux 12 (bookworm)",
+    "processor": "AMD EPYC",
+    "board": "",
+    "memory_bytes": 25_276_518_400,
+    "temp_c": None,
+    "load": "0.80 0.37 0.19 1/88 8009",
+    "pinning": True,
+    "cores": [{"core": 0, "max_khz": 2_400_000, "governor": ""}, {"core": 1, "max_khz": 2_400_000, "governor": ""}],
+}
+
+AnyRecord = Session | DeviceFacts | Network | Launch | CellEnd
+
+
+def network_key(model: str, ratio: float | None, variant: Variant) -> NetworkKey:
+    method = "" if variant == "dense" else "l1"
+    return NetworkKey(model=model, dataset="digits", method=method, pruning_ratio=ratio, seed=0, variant=variant)
+
+
+def cell_keys(models: Sequence[str], ratios: Sequence[float], runtimes: Sequence[str]) -> list[CellKey]:
+    """All cells of a run, in the order of its matrix."""
+    keys = []
+    for model in models:
+        networks = [network_key(model, None, "dense")]
+        networks += [network_key(model, ratio, variant) for ratio in ratios for variant in ("masked", "shrunk")]
+        keys += [
+            CellKey(network=network, runtime=runtime, target="cpu", device="local", threads=1, batch=1)
+            for network in networks
+            for runtime in runtimes
+        ]
+    return keys
+
+
+def network(key: NetworkKey) -> Network:
+    """What was built: parameters and MACs fall with the square of the ratio, accuracy late and steeply."""
+    ratio = key.pruning_ratio or 0.0
+    kept = 1.0 if key.variant != "shrunk" else (1 - ratio) ** 2
+    params = round(DENSE_PARAMS[key.model] * kept)
+    macs = round(DENSE_MACS[key.model] * kept)
+    accuracy = 0.985 - (0.001 if key.variant == "shrunk" else 0.0) - 0.25 * ratio**5
+    return Network(
+        session_id="first", key=key, params=params, nonzero_params=round(DENSE_PARAMS[key.model] * (1 - ratio) ** 2),
+        macs=macs, uncounted_ops={}, accuracy=accuracy, filters=784, pruned_filters=round(784 * ratio),
+        onnx_bytes=4 * params + 20_000, compressed_bytes=round(3.6 * params), parity_rel=3e-7, made_from="0" * 12,
+        layers=[LayerRow(layer="conv1", op="Conv2d", in_channels=3, out_channels=16, params=432, macs=442_368),
+                LayerRow(layer="fc", op="Linear", in_channels=64, out_channels=10, params=640, macs=640)],
+    )  # fmt: skip
+
+
+def level_ns(key: CellKey) -> float:
+    """The true latency of a cell: masked like dense, shrunk faster by the realised part of the promise."""
+    base = DENSE_NS[key.network.model] * SLOWER[key.runtime]
+    if key.network.variant != "shrunk":
+        return base
+    return base * (1 - (key.network.pruning_ratio or 0.0)) ** (2 * REALISED[key.runtime])
+
+
+def unit(key: CellKey) -> str:
+    ratio = "dense" if key.network.variant == "dense" else str(key.network.pruning_ratio)
+    return f"{key.network.model}-{ratio}-{key.runtime}"
+
+
+def launch(key: CellKey, block: int, order: int, level: float, generator: np.random.Generator) -> Launch:
+    group = 1 if level >= 1e6 else math.ceil(1e7 / level)
+    samples = level * group * (1 + 0.004 * generator.lognormal(0, 0.7, 64))
+    return Launch(
+        session_id="first", cell_id=key.cell_id, purpose="latency", block=block, unit=unit(key), order=order,
+        started_at="2026-11-20T10:00:00Z", cores=[0], group=group, warmup_ns=[round(2 * level * group)] * 20,
+        steady=True, samples_ns=[round(sample) for sample in samples], parity_rel=4e-7, peak_rss_bytes=None,
+        readings=[Reading(t_ns=0, temp_c=44.5, throttled=False), Reading(t_ns=10**9, temp_c=46.0, throttled=False)],
+    )  # fmt: skip
+
+
+def records(
+    models: Sequence[str] = ("lenet5", "resnet20"),
+    ratios: Sequence[float] = (0.3, 0.5, 0.7),
+    runtimes: Sequence[str] = ("onnxruntime", "tvm"),
+    seed: int = 0,
+) -> list[AnyRecord]:
+    """The journal of a run in which every cell ended ok."""
+    generator = np.random.default_rng(seed)
+    keys = cell_keys(models, ratios, runtimes)
+    by_id = {key.cell_id: key for key in keys}
+    units: dict[str, list[str]] = {}
+    for key in keys:
+        units.setdefault(unit(key), []).append(key.cell_id)
+    made: list[AnyRecord] = [
+        Session(session_id="first", started_at="2026-11-20T10:00:00Z", command=["run", "m.yaml"], versions={}, host={}),
+        DeviceFacts(session_id="first", device="local", facts=FACTS),
+        *(network(one) for one in dict.fromkeys(key.network for key in keys)),
+    ]
+    wander = 1.0
+    for step in blocks(list(units.items()), PRESETS["quick"], seed=seed):
+        key = by_id[step.cell_id]
+        if step.order == 0 or made[-1].kind != "launch" or made[-1].unit != step.unit:
+            # a whole unit is slowed by what else the machine does; partners feel it alike
+            wander = math.exp(generator.normal(0, 0.02))
+        level = level_ns(key) * wander * math.exp(generator.normal(0, 0.008))
+        made.append(launch(key, step.block, step.order, level, generator))
+    for key in keys:
+        memory = launch(key, 0, 0, level_ns(key), generator)
+        made.append(memory.model_copy(update={"purpose": "memory", "samples_ns": [], "peak_rss_bytes": 58_000_000}))
+        made.append(CellEnd(session_id="first", cell_id=key.cell_id, key=key, status="ok", artifact_bytes=1_234_567))
+    return made
+
+
+def manifest(keys: Sequence[CellKey], name: str = "quickstart") -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "run_id": "20261120-100000-quickstart",
+        "name": name,
+        "created_at": "2026-11-20T10:00:00Z",
+        "matrix": {"name": name, "data": "digits", "models": list(dict.fromkeys(key.network.model for key in keys))},
+        "plan": PRESETS["quick"].model_dump(),
+        "versions": {"edgeprune": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "onnxruntime": "1.31.1"},
+        "devices": {"local": FACTS},
+        "git": {"commit": "0123456789abcdef", "dirty": False},
+        "cells": [{**key.model_dump(), "cell_id": key.cell_id} for key in keys],
+    }
+
+
+def write_run(folder: Path, made: Sequence[AnyRecord] | None = None, asked: Sequence[CellKey] | None = None) -> Path:
+    """Write manifest and journal; `asked` are the cells of the matrix, by default those that have an end."""
+    made = records() if made is None else made
+    keys = [record.key for record in made if isinstance(record, CellEnd)] if asked is None else asked
+    with Journal.open(folder) as journal:
+        for record in made:
+            journal.append(record)
+    (folder / "manifest.json").write_text(json.dumps(manifest(keys)))
+    return folder
