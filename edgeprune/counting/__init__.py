@@ -1,0 +1,31 @@
+"""Sizes of a network and what they promise. Start with `count`; `promises.py` turns counts into theoretical speed-ups.
+
+Importing this package loads no torch until `count` is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.counting.promises import compressed_bytes, theoretical_speedup_filters, theoretical_speedup_macs
+
+if TYPE_CHECKING:
+    from edgeprune.counting.macs import Counts, LayerCount, count
+
+__all__ = [
+    "Counts",
+    "LayerCount",
+    "compressed_bytes",
+    "count",
+    "theoretical_speedup_filters",
+    "theoretical_speedup_macs",
+]
+
+_LATE = ("Counts", "LayerCount", "count")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(importlib.import_module("edgeprune.counting.macs"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

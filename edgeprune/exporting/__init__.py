@@ -1,0 +1,22 @@
+"""ONNX files, and the gate that their numbers equal the network's. Start with `export_onnx`, then `check_parity`.
+
+Importing this package loads neither torch nor a runtime until a name that needs it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.exporting.parity import check_parity, parity
+
+if TYPE_CHECKING:
+    from edgeprune.exporting.onnx_file import export_onnx
+
+__all__ = ["check_parity", "export_onnx", "parity"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "export_onnx":
+        return importlib.import_module("edgeprune.exporting.onnx_file").export_onnx
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
