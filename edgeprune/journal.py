@@ -225,3 +225,18 @@ def _forget_after(descriptor: int, size: int) -> None:
     """Cut a half-written line off; where even that fails, the next writer sets the tail aside."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, size)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a run is writing in this folder now."""
+    try:
+        lock = os.open(folder / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False

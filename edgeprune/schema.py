@@ -96,7 +96,10 @@ class LayerRow(Record):
 
 
 class Network(Record):
-    """What was built for one network: its sizes, counts and accuracy."""
+    """What was built for one network: its sizes, counts and accuracy.
+
+    `made_from` is the hash of all that made it; two networks of one key with different hashes are not to be compared.
+    """
 
     kind: Literal["network"] = "network"
     session_id: str
@@ -113,6 +116,7 @@ class Network(Record):
     parity_rel: float
     layers: list[LayerRow]
     notes: list[str] = []
+    made_from: str
 
 
 class Reading(Record):

@@ -1,0 +1,99 @@
+"""From a matrix to its cells: which networks there are, which are measured where, and which are measured side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from edgeprune.matrix.spec import MatrixSpec, ModelSpec, PruneSpec
+from edgeprune.schema import CellKey, NetworkKey
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is pruned."""
+
+    method: str
+    scope: str
+    ratio: float
+    seed: int
+    batchnorm: str
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables; what departs from the default is part of it."""
+        parts = [self.method]
+        if self.scope != "local":
+            parts.append(self.scope)
+        if self.batchnorm != "mask":
+            parts.append(f"bn-{self.batchnorm}")
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """A network of the matrix: its key, and what it takes to make it. A dense one has no recipe."""
+
+    key: NetworkKey
+    model: ModelSpec
+    recipe: Recipe | None
+
+
+def networks(spec: MatrixSpec) -> list[PlannedNetwork]:
+    """All networks, each once, in the order of the matrix; a dense one stands before those pruned from it."""
+    planned: dict[NetworkKey, PlannedNetwork] = {}
+    for model in spec.models:
+        recipes = [recipe for entry in spec.prune for recipe in _recipes(entry)]
+        seeds = [recipe.seed for recipe in recipes] or [0]
+        if "dense" in spec.variants:
+            for seed in seeds:
+                key = NetworkKey(model=model.label, dataset=spec.data, method="", seed=seed, variant="dense")
+                planned.setdefault(key, PlannedNetwork(key, model, None))
+        for recipe in recipes:
+            for variant in spec.variants:
+                if variant != "dense":
+                    key = NetworkKey(
+                        model=model.label,
+                        dataset=spec.data,
+                        method=recipe.label,
+                        pruning_ratio=recipe.ratio,
+                        seed=recipe.seed,
+                        variant=variant,
+                    )
+                    planned.setdefault(key, PlannedNetwork(key, model, recipe))
+    return list(planned.values())
+
+
+def cells(spec: MatrixSpec) -> list[CellKey]:
+    """All cells; those that are compared with each other stand together (see `groups`)."""
+    return [
+        CellKey(network=network.key, runtime=runtime, target="host", device=device, threads=threads, batch=batch)
+        for device in spec.devices
+        for model in spec.models
+        for runtime, threads, batch in product(spec.runtimes, spec.threads, spec.batch)
+        for network in networks(spec)
+        if network.model == model
+    ]
+
+
+def groups(keys: Sequence[CellKey]) -> list[list[CellKey]]:
+    """Cells that run interleaved: one model on one device, runtime, number of threads and batch size."""
+    found: dict[tuple[str, str, str, int, int], list[CellKey]] = {}
+    for key in keys:
+        place = (key.device, key.network.model, key.runtime, key.threads, key.batch)
+        found.setdefault(place, []).append(key)
+    return list(found.values())
+
+
+def unit(key: CellKey) -> str:
+    """The name that a masked/shrunk pair shares; partners run back to back. A dense network is alone in its unit."""
+    network = key.network
+    if network.variant == "dense":
+        return f"dense/{network.seed}"
+    return f"{network.method}/{network.pruning_ratio}/{network.seed}"
+
+
+def _recipes(entry: PruneSpec) -> list[Recipe]:
+    combinations = product(entry.method, entry.scope, entry.ratio, entry.seed)
+    return [Recipe(method, scope, ratio, seed, entry.batchnorm) for method, scope, ratio, seed in combinations]

@@ -1,0 +1,171 @@
+"""One launch: a fresh worker process on a device, from loading the model to the last sample. Start with `launch_latency`.
+
+The order is always the same: load, bind, compare the output with the reference, and only then time. The numbers come back
+as one `Launch` record with every sample in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import exporting
+from edgeprune.compiling import Artifact
+from edgeprune.errors import ParityError
+from edgeprune.measuring import MeasurePlan, Step, group_size, warmup_decision
+from edgeprune.schema import Launch, Reading
+from edgeprune.transport import Transport, Worker
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+PARITY_TOLERANCE = 1e-4
+MEMORY_CALLS = 20
+_FIRST_CALLS = 10
+_LATER_SAMPLES = 10
+_LEAD_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A compiled network and its test vectors, pushed to a device."""
+
+    runtime: str
+    threads: int
+    model: str
+    input_path: str
+    input: Array
+    reference: Array
+
+
+def deploy(transport: Transport, artifact: Artifact, input_file: Path, example: Array, reference: Array) -> Deployed:
+    """Push an artifact's files and the input; `reference` is what the network must answer to `example`.
+
+    Raises:
+        TransportError: a copy failed.
+    """
+    others = [file for file in artifact.files if file != artifact.model]
+    model = transport.push([artifact.model, *others])[0]
+    return Deployed(artifact.runtime, artifact.threads, model, transport.push([input_file])[0], example, reference)
+
+
+def launch_latency(
+    transport: Transport, deployed: Deployed, plan: MeasurePlan, step: Step, session_id: str, cores: Sequence[int] | None
+) -> Launch:
+    """Warm up, take samples, and write down everything.
+
+    Raises:
+        ParityError: the output on the device differs from the reference by more than 1e-4 relative.
+        DeviceError: the link or the worker failed.
+    """
+    started_at = now()
+    with Worker.start(transport, deployed.runtime, cores) as worker:
+        parity = _load_and_compare(worker, deployed)
+        group, warmup, steady = _warm_up(worker, plan)
+        lead = max(1, round(_LEAD_SECONDS * 1e9 * group / max(warmup[-1], 1)))
+        taken = worker.time(group=group, samples=plan.samples, seconds=plan.seconds, lead=lead)
+        return Launch(
+            session_id=session_id,
+            cell_id=step.cell_id,
+            purpose="latency",
+            block=step.block,
+            unit=step.unit,
+            order=step.order,
+            started_at=started_at,
+            cores=worker.cores,
+            group=group,
+            warmup_ns=warmup,
+            steady=steady,
+            samples_ns=taken.samples_ns,
+            parity_rel=parity,
+            peak_rss_bytes=None,
+            readings=_readings(worker),
+        )
+
+
+def launch_memory(
+    transport: Transport, deployed: Deployed, cell_id: str, unit: str, session_id: str, cores: Sequence[int] | None
+) -> Launch:
+    """A launch that takes no times: the process's peak memory after loading and a few inferences.
+
+    Raises:
+        ParityError: the output on the device differs from the reference by more than 1e-4 relative.
+        DeviceError: the link or the worker failed.
+    """
+    started_at = now()
+    with Worker.start(transport, deployed.runtime, cores) as worker:
+        parity = _load_and_compare(worker, deployed)
+        return Launch(
+            session_id=session_id,
+            cell_id=cell_id,
+            purpose="memory",
+            block=0,
+            unit=unit,
+            order=0,
+            started_at=started_at,
+            cores=worker.cores,
+            group=1,
+            warmup_ns=[],
+            steady=None,
+            samples_ns=[],
+            parity_rel=parity,
+            peak_rss_bytes=worker.peak_rss_bytes(MEMORY_CALLS),
+            readings=_readings(worker),
+        )
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _load_and_compare(worker: Worker, deployed: Deployed) -> float:
+    worker.load(deployed.model, deployed.threads)
+    worker.bind([(deployed.input_path, deployed.input)])
+    (output,) = worker.check(1)
+    difference = exporting.parity(deployed.reference, output)
+    if not difference <= PARITY_TOLERANCE:
+        raise ParityError(
+            f"{deployed.runtime}: the output on the device differs from the reference by {difference:.1e} relative",
+            hint=f"at most {PARITY_TOLERANCE:g} is allowed; nothing was timed",
+        )
+    return difference
+
+
+def _warm_up(worker: Worker, plan: MeasurePlan) -> tuple[int, list[int], bool]:
+    """Run until steady or given up; returns the calls a sample, the samples taken meanwhile, and whether it was steady."""
+    began = time.monotonic()
+    first = worker.time(group=1, samples=_FIRST_CALLS, seconds=0.0).samples_ns
+    group = group_size(median(first[len(first) // 2 :]), plan)
+    warmup: list[int] = []
+    calls = len(first)
+    wanted, seconds = plan.warmup_window, plan.warmup_seconds
+    while True:
+        batch = worker.time(group=group, samples=wanted, seconds=seconds).samples_ns
+        elapsed = time.monotonic() - began
+        for sample in batch:
+            warmup.append(sample)
+            calls += group
+            decision = warmup_decision(calls, elapsed, warmup, plan)
+            if decision != "continue":
+                return group, warmup, decision == "steady"
+        wanted, seconds = _LATER_SAMPLES, 0.0
+
+
+def _readings(worker: Worker) -> list[Reading]:
+    return [
+        Reading(
+            t_ns=round(float(reading["uptime_s"]) * 1e9),
+            temp_c=reading["temp_c"],
+            clock_hz=reading["clock_hz"],
+            throttled=reading["throttled"],
+        )
+        for reading in worker.readings
+    ]

@@ -1,0 +1,150 @@
+"""What a person sees while a run goes on: bars in a terminal, plain lines elsewhere. Start with `open_progress`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from edgeprune.matrix.pool import Prepared
+from edgeprune.schema import CellEnd, CellKey
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichBars
+
+_PLAIN_EVERY_SECONDS = 10.0
+
+
+class RunProgress(Protocol):
+    """Who is told what a run is doing."""
+
+    def say(self, text: str) -> None:
+        """A sentence that stays on the screen."""
+
+    def preparing(self, running: Sequence[str], done: int, total: int) -> None:
+        """Which stages are in work, and how many are done."""
+
+    def prepared(self, result: Prepared) -> None:
+        """A stage has ended."""
+
+    def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float) -> None:
+        """What is being measured; cells done and in all."""
+
+    def ended(self, end: CellEnd) -> None:
+        """A cell has ended."""
+
+
+@contextmanager
+def open_progress(stream: TextIO | None = None) -> Iterator[RunProgress]:
+    """Progress on stderr: bars in a terminal, a line now and then without one."""
+    out = sys.stderr if stream is None else stream
+    if not out.isatty():
+        yield PlainProgress(out)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[phase]}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+    )
+    # two refreshes a second: a measurement runs beside this
+    with Progress(*columns, console=Console(file=out), refresh_per_second=2, transient=True) as bars:
+        yield BarProgress(bars)
+
+
+class PlainProgress:
+    """A line for each cell and stage that ends, and a sign of life in between."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+        self._last = time.monotonic()
+
+    def preparing(self, running: Sequence[str], done: int, total: int) -> None:
+        self._now_and_then(f"preparing {done}/{total}: {'; '.join(running)}")
+
+    def prepared(self, result: Prepared) -> None:
+        self.say(_prepared_words(result))
+
+    def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float) -> None:
+        self._now_and_then(f"cells {cells[0]}/{cells[1]}, {duration(seconds_left)} to go: {name(key)}, {doing}")
+
+    def ended(self, end: CellEnd) -> None:
+        self.say(_ended_words(end))
+
+    def _now_and_then(self, text: str) -> None:
+        if time.monotonic() - self._last >= _PLAIN_EVERY_SECONDS:
+            self.say(text)
+
+
+class BarProgress:
+    """Two bars: stages prepared, cells measured."""
+
+    def __init__(self, bars: RichBars) -> None:
+        self._bars = bars
+        self._prepare = bars.add_task("", phase="prepare", visible=False, total=0)
+        self._measure = bars.add_task("", phase="measure", visible=False, total=0)
+
+    def say(self, text: str) -> None:
+        from rich.text import Text
+
+        self._bars.console.print(Text(text))
+
+    def preparing(self, running: Sequence[str], done: int, total: int) -> None:
+        from rich.markup import escape
+
+        words = escape(" · ".join(running))
+        self._bars.update(self._prepare, visible=True, completed=done, total=total, description=words)
+
+    def prepared(self, result: Prepared) -> None:
+        if result.folder is None:
+            self.say(_prepared_words(result))
+
+    def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float) -> None:
+        from rich.markup import escape
+
+        words = escape(f"{duration(seconds_left)} to go · {name(key)} · {doing}")
+        self._bars.update(self._prepare, visible=False)
+        self._bars.update(self._measure, visible=True, completed=cells[0], total=cells[1], description=words)
+
+    def ended(self, end: CellEnd) -> None:
+        if end.status != "ok":
+            self.say(_ended_words(end))
+
+
+def name(key: CellKey) -> str:
+    """A cell in the words of a progress line."""
+    network = key.network
+    recipe = "" if network.variant == "dense" else f" {network.method} {network.pruning_ratio:g}"
+    where = f"{key.runtime} on {key.device}, {key.threads} thread{'s' if key.threads > 1 else ''}"
+    return f"{network.model}{recipe} {network.variant}, {where}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(42), duration(185), duration(7300)
+    ('42 s', '3 min', '2.0 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _prepared_words(result: Prepared) -> str:
+    if result.folder is None:
+        return f"failed: {result.task.title}: {result.reason}"
+    return f"done: {result.task.title}"
+
+
+def _ended_words(end: CellEnd) -> str:
+    return f"{end.status}: {name(end.key)}" + (f": {end.reason}" if end.reason else "")

@@ -1,0 +1,267 @@
+"""A matrix: what to prune, with what, and where to measure it; read from YAML and checked before anything runs.
+
+Start with `load`. Every mistake is told with file, line, the wrong value, what is allowed, and the nearest right name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from edgeprune.errors import MatrixError, UnknownNameError, UserError, nearest_hint
+from edgeprune.measuring import MeasurePlan, plan
+from edgeprune.resources import matrices_folder
+from edgeprune.schema import Variant
+
+Path_ = tuple[str | int, ...]
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _as_model(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSpec(_Strict):
+    """A model by name (`resnet20`), or a user's own `package.module:callable`, with options for its builder."""
+
+    name: str
+    input_shape: tuple[int, int, int] | None = None
+    options: dict[str, str | int | float | bool] = {}
+
+    @property
+    def label(self) -> str:
+        """The name in tables: options are part of it, since they make another network."""
+        if not self.options:
+            return self.name
+        return self.name + "(" + ",".join(f"{key}={self.options[key]}" for key in sorted(self.options)) + ")"
+
+    @property
+    def is_users_own(self) -> bool:
+        """Whether the name says where to import from, and so runs a user's code."""
+        return ":" in self.name
+
+
+class PruneSpec(_Strict):
+    """Every combination of the lists is a recipe."""
+
+    method: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
+    ratio: Annotated[list[Annotated[float, Field(ge=0.0, lt=1.0)]], BeforeValidator(_as_list)] = Field(min_length=1)
+    seed: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_as_list)] = [0]
+    scope: Annotated[list[Literal["local", "global"]], BeforeValidator(_as_list)] = ["local"]
+    batchnorm: Literal["mask", "keep"] = "mask"
+
+
+class TrainSpec(_Strict):
+    """Changes to a training schedule (`edgeprune.training.Schedule`); what is left out keeps its default."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    peak_rate: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    weight_decay: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    patience: int | None = Field(default=None, ge=1)
+
+    def changes(self) -> dict[str, int | float]:
+        """Only the fields that are set."""
+        return {name: value for name, value in self if value is not None}
+
+
+class MatrixSpec(_Strict):
+    """The contents of a matrix file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: str
+    models: Annotated[list[Annotated[ModelSpec, BeforeValidator(_as_model)]], BeforeValidator(_as_list)] = Field(
+        min_length=1
+    )
+    prune: list[PruneSpec] = []
+    variants: list[Variant] = Field(default=["dense", "masked", "shrunk"], min_length=1)
+    runtimes: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
+    devices: Annotated[list[str], BeforeValidator(_as_list)] = Field(default=["local"], min_length=1)
+    threads: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], BeforeValidator(_as_list)] = [1]
+    batch: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_as_list)] = [1]
+    measure: str | dict[str, int | float | str] = "standard"
+    train: TrainSpec = TrainSpec()
+    finetune: TrainSpec = TrainSpec()
+
+    @property
+    def plan(self) -> MeasurePlan:
+        """How much is measured."""
+        return plan(self.measure)
+
+
+def find(name: str) -> Path:
+    """The matrix file that `name` means: a path, or the name of one that edgeprune brings along (`quickstart`).
+
+    Raises:
+        MatrixError: there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in matrices_folder().glob("*.yaml")}
+    if path.suffix in ("", ".yaml") and path.parent == Path() and path.stem in shipped:
+        return shipped[path.stem]
+    raise MatrixError(
+        f"no matrix file {name!r}", hint=nearest_hint(path.stem, sorted(shipped)) + ", or the path of a YAML file"
+    )
+
+
+def load(path: Path) -> MatrixSpec:
+    """Read and check a matrix file.
+
+    Raises:
+        MatrixError: unreadable, not YAML, or a key or value that is not allowed; the message names file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MatrixError(f"{path}: cannot be read: {error}") from error
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise MatrixError(f"{path}{line}: not valid YAML: {problem}") from None
+    if not isinstance(content, dict) or tree is None:
+        raise MatrixError(f"{path}: a matrix is a mapping of keys", hint="allowed: " + ", ".join(_keys(MatrixSpec)))
+    lines = _Lines(path, tree)
+    lines.refuse_duplicates()
+    try:
+        spec = MatrixSpec.model_validate(content)
+    except ValidationError as error:
+        raise _explain(error, lines) from None
+    _check_names(spec, lines)
+    return spec
+
+
+def with_devices(spec: MatrixSpec, devices: Sequence[str]) -> MatrixSpec:
+    """The same matrix, measured on other devices.
+
+    Raises:
+        UnknownNameError: no device of that name is known.
+    """
+    from edgeprune import transport
+
+    if not devices:
+        raise UserError("--devices names no device", hint="allowed: " + ", ".join(transport.devices()))
+    for device in devices:
+        if device not in transport.devices():
+            raise UnknownNameError("device", device, transport.devices(), where="--devices")
+    return spec.model_copy(update={"devices": list(dict.fromkeys(devices))})
+
+
+class _Lines:
+    """Where in the file each value stands."""
+
+    def __init__(self, path: Path, tree: yaml.Node) -> None:
+        self._path = path
+        self._tree = tree
+
+    def place(self, where: Path_) -> str:
+        """`file:line: key` of a value, or of the nearest thing around it that exists."""
+        node, line = self._tree, self._tree.start_mark.line
+        for part in where:
+            child = _child(node, part)
+            if child is None:
+                break
+            key, node = child
+            line = (key or node).start_mark.line
+        words = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+        return f"{self._path}:{line + 1}: {words}"
+
+    def refuse_duplicates(self) -> None:
+        """YAML takes the last of two equal keys in silence; a benchmark must not."""
+        pending = [self._tree]
+        while pending:
+            node = pending.pop()
+            if isinstance(node, yaml.SequenceNode):
+                pending.extend(node.value)
+            elif isinstance(node, yaml.MappingNode):
+                seen: set[Hashable] = set()
+                for key, value in node.value:
+                    if key.value in seen:
+                        raise MatrixError(f"{self._path}:{key.start_mark.line + 1}: key {key.value!r} is there twice")
+                    seen.add(key.value)
+                    pending.append(value)
+
+
+def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return key, value
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return None, node.value[part]
+    return None
+
+
+def _explain(error: ValidationError, lines: _Lines) -> MatrixError:
+    """The first mistake, told in the words of the matrix."""
+    first = error.errors()[0]
+    where: Path_ = tuple(first["loc"])
+    place = lines.place(where)
+    value = first.get("input")
+    if first["type"] == "extra_forbidden":
+        allowed = _keys(_model_at(where[:-1]))
+        return MatrixError(f"{place}: unknown key {where[-1]!r}", hint=nearest_hint(str(where[-1]), allowed))
+    if first["type"] == "missing":
+        return MatrixError(f"{place}: this key is needed", hint="see benchmarks/matrices/quickstart.yaml")
+    if first["type"] == "literal_error":
+        allowed = sorted(re.findall(r"'([^']*)'", str(first["ctx"]["expected"])))
+        return MatrixError(f"{place}: {value!r} is not allowed", hint=nearest_hint(str(value), allowed))
+    if where and "ratio" in where:
+        return MatrixError(f"{place}: {value!r} is no pruning ratio", hint="allowed: 0 <= ratio < 1, such as 0.5")
+    return MatrixError(f"{place}: {value!r}: {first['msg'][0].lower()}{first['msg'][1:]}")
+
+
+def _model_at(where: Path_) -> type[BaseModel]:
+    names: Mapping[str | int, type[BaseModel]] = {
+        "models": ModelSpec,
+        "prune": PruneSpec,
+        "train": TrainSpec,
+        "finetune": TrainSpec,
+    }
+    return names[where[0]] if where else MatrixSpec
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return sorted(model.model_fields)
+
+
+def _check_names(spec: MatrixSpec, lines: _Lines) -> None:
+    """Every name must be known before the first cell runs; no name is looked up by importing a framework."""
+    from edgeprune import compiling, datasets, models, pruning, transport
+
+    def known(what: str, wrong: str, allowed: list[str], where: Path_) -> None:
+        if wrong not in allowed:
+            raise MatrixError(f"{lines.place(where)}: unknown {what} {wrong!r}", hint=nearest_hint(wrong, allowed))
+
+    known("dataset", spec.data, datasets.names(), ("data",))
+    for number, model in enumerate(spec.models):
+        if not model.is_users_own:
+            known("model", model.name, models.names(), ("models", number))
+    for number, recipe in enumerate(spec.prune):
+        for place, method in enumerate(recipe.method):
+            known("method", method, pruning.methods(), ("prune", number, "method", place))
+    for number, runtime in enumerate(spec.runtimes):
+        known("runtime", runtime, compiling.runtimes(), ("runtimes", number))
+    for number, device in enumerate(spec.devices):
+        known("device", device, transport.devices(), ("devices", number))
+    try:
+        _ = spec.plan
+    except UserError as error:
+        raise MatrixError(f"{lines.place(('measure',))}: {error.message}", hint=error.hint) from None

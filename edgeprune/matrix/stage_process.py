@@ -1,0 +1,109 @@
+"""A preparing process: takes tasks as JSON lines on stdin, carries them out, tells of progress and results on stdout.
+
+    request   {"task":N,"cache":FOLDER,"threads":T,"work":{...}}
+    events    {"task":N,"progress":TEXT,"fraction":F} | {"task":N,"done":FOLDER}
+              {"task":N,"failed":{"type":..,"message":..,"hint":..,"detail":..,"trace":..}}
+
+It is a process of its own so that frameworks never share memory or time with a measurement, so that it can be ended within
+a moment whatever a compiler is doing, and so that a crash in one fails one task. The end of stdin ends it at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import EdgepruneError
+from edgeprune.matrix.cache import Cache
+from edgeprune.matrix.cells import Recipe
+from edgeprune.matrix.spec import ModelSpec
+from edgeprune.matrix.stages import NetworkJob, Task, prepare
+
+_TELL_EVERY_SECONDS = 0.2
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """A task as plain data; `task_from_json` is its inverse."""
+    job, recipe = task.job, task.job.recipe
+    return {
+        "stage": task.stage,
+        "model": job.model.model_dump(mode="json"),
+        "dataset": job.dataset,
+        "seed": job.seed,
+        "variant": job.variant,
+        "recipe": None if recipe is None else vars(recipe),
+        "train": dict(job.train),
+        "finetune": dict(job.finetune),
+        "batch": task.batch,
+        "runtime": task.runtime,
+        "target": task.target,
+        "threads": task.threads,
+    }
+
+
+def task_from_json(work: dict[str, Any]) -> Task:
+    """The task that `task_to_json` wrote."""
+    recipe = None if work["recipe"] is None else Recipe(**work["recipe"])
+    job = NetworkJob(
+        ModelSpec.model_validate(work["model"]),
+        work["dataset"],
+        work["seed"],
+        work["variant"],
+        recipe,
+        work["train"],
+        work["finetune"],
+    )
+    return Task(work["stage"], job, work["batch"], work["runtime"], work["target"], work["threads"])
+
+
+def main() -> None:
+    """Serve requests until stdin ends."""
+    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print goes to the log, not between the events
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_take_requests, args=(requests,), daemon=True).start()
+    while True:
+        request = json.loads(requests.get())
+        answer = _serve(request, events)
+        print(json.dumps(answer), file=events)
+
+
+def _take_requests(requests: queue.SimpleQueue[str]) -> None:
+    """Read stdin in a thread of its own, so that its end is noticed in the middle of any work."""
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)
+
+
+def _serve(request: dict[str, Any], events: Any) -> dict[str, Any]:
+    number = request["task"]
+    last = 0.0
+
+    def progress(text: str, fraction: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _TELL_EVERY_SECONDS:
+            last = now
+            print(json.dumps({"task": number, "progress": text, "fraction": fraction}), file=events)
+
+    os.environ["OMP_NUM_THREADS"] = str(request["threads"])
+    try:
+        folder = prepare(Cache(Path(request["cache"])), task_from_json(request["work"]), progress)
+    except EdgepruneError as error:
+        told = {"type": type(error).__name__, "message": error.message, "hint": error.hint, "detail": error.detail}
+        return {"task": number, "failed": told | {"trace": traceback.format_exc()}}
+    except Exception as error:
+        told = {"type": type(error).__name__, "message": f"{type(error).__name__}: {error}", "hint": None}
+        return {"task": number, "failed": told | {"detail": None, "trace": traceback.format_exc()}}
+    return {"task": number, "done": str(folder)}
+
+
+if __name__ == "__main__":
+    main()
