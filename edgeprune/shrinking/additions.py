@@ -1,0 +1,142 @@
+"""Indexation-addition: the sum of two tensors that hold different channels.
+
+`effects_of_structured_pruning_2022` (section 3.2, equation 1): c_k = a[i_k] + b[j_k], where a channel that an operand
+does not hold counts as nothing. Start with `addition_at`, which settles one site; `IndexAdd` is the module that runs.
+An operand that holds the output's channels in order is added as it is; another is gathered once, along axis 1, with a
+zero channel appended if it lacks some. Constants that went with removed channels are added to the bias of an earlier
+layer that only this addition reads, and where there is none, as one number a channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from edgeprune.shrinking.channels import CHANNEL_AXIS, Layout, Vector, varies
+
+if TYPE_CHECKING:
+    from edgeprune.shrinking.graph import Site
+    from edgeprune.shrinking.plan import Plan
+
+
+class Gather(nn.Module):
+    """Pick channels by index; the index one past the last channel is a channel of zeros.
+
+    Args:
+        index: int64 [K], each in 0..channels.
+        channels: Channels of the input [N, channels, ...].
+
+    Example:
+        >>> Gather(torch.tensor([1, 2]), channels=2)(torch.tensor([[5.0, 7.0]]))
+        tensor([[7., 0.]])
+    """
+
+    index: Tensor
+
+    def __init__(self, index: Tensor, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.appends_zeros = bool((index == channels).any())
+        self.register_buffer("index", index)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, channels, ...] to [N, K, ...]."""
+        if self.appends_zeros:
+            x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, 1))
+        return torch.index_select(x, CHANNEL_AXIS, self.index)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels} -> {len(self.index)}"
+
+
+class IndexAdd(nn.Module):
+    """c_k = a[i_k] + b[j_k] + offset_k, effects_of_structured_pruning_2022, equation 1.
+
+    Args:
+        left: How the first operand is gathered, or None if it is taken as it is.
+        right: The same of the second.
+        offset: [1, K, 1, ...] in the operands' type, or None.
+    """
+
+    offset: Tensor | None
+
+    def __init__(self, left: Gather | None, right: Gather | None, offset: Tensor | None) -> None:
+        super().__init__()
+        self.left = left
+        self.right = right
+        self.register_buffer("offset", offset)
+
+    def forward(self, a: Tensor, b: Tensor | None = None) -> Tensor:
+        """The sum [N, K, ...] of a [N, A, ...] and b [N, B, ...]; without b, a alone is spread."""
+        if self.left is not None:
+            a = self.left(a)
+        if b is not None:
+            a = a + (b if self.right is None else self.right(b))
+        return a if self.offset is None else a + self.offset
+
+
+@dataclass(frozen=True)
+class Addition:
+    """One addition, settled.
+
+    Attributes:
+        layout: int64 [K]: the output's channels.
+        sources: For each operand int64 [K]: the place of each output channel in it, -1 where it has none to give.
+        offset: float64 [K]: constants that were lost with removed channels.
+    """
+
+    layout: Layout
+    sources: tuple[Layout, ...]
+    offset: Vector
+
+    def is_plain(self, operand: int, width: int) -> bool:
+        """Whether the operand is added as it is."""
+        return np.array_equal(self.sources[operand], np.arange(width))
+
+    def is_absent(self, operand: int) -> bool:
+        """Whether the operand gives nothing."""
+        return bool((self.sources[operand] < 0).all())
+
+
+def addition_at(site: Site, plan: Plan) -> Addition | None:
+    """Settle the addition at this site, or None if the site is none or is gone."""
+    if not site.operator.is_addition or not plan.decisions[site.node].live:
+        return None
+    decision = plan.decisions[site.node]
+    held = [plan.layouts[operand] for operand in site.operands]
+    layout = np.flatnonzero(decision.keep)
+    exact = [plan.decisions[operand].exact for operand in site.operands]
+    if np.array_equal(*held) and np.isin(layout, held[0]).all() and all(e[layout].all() for e in exact):
+        places = np.arange(len(held[0]))
+        return Addition(held[0], (places, places), np.zeros(len(places)))
+    sources, offset = [], np.zeros(len(layout))
+    for operand, channels, good in zip(site.operands, held, exact, strict=True):
+        place = np.full(site.channels, -1, dtype=np.int64)
+        place[channels] = np.where(good[channels], np.arange(len(channels)), -1)
+        sources.append(place[layout])
+        lost = (place[layout] < 0) & decision.valued[layout]
+        offset += np.where(lost, plan.constants[operand][layout], 0.0)
+    return Addition(layout, tuple(sources), offset)
+
+
+def absorb(site: Site, addition: Addition, plan: Plan) -> dict[fx.Node, Vector]:
+    """Biases that can take over all of the addition's offset, as float64 [C] for each layer; {} if some can not."""
+    left = addition.offset != 0.0
+    shifts: dict[fx.Node, Vector] = {}
+    for operand, source in zip(site.operands, addition.sources, strict=True):
+        producer = plan.network.by_node[operand]
+        takes = left & (source >= 0)
+        if not takes.any() or not producer.operator.absorbs(producer) or len(operand.users) != 1:
+            continue
+        if not varies(plan.constants[operand])[addition.layout[takes]].all():
+            continue
+        shift = np.zeros(site.channels)
+        shift[addition.layout[takes]] = addition.offset[takes]
+        shifts[operand] = shift
+        left = left & ~takes
+    return {} if left.any() else shifts

@@ -1,0 +1,105 @@
+"""The words of the analysis: what is known of each channel of a tensor, and what its readers ask of it.
+
+Start with `Demand` (asked of a tensor by its readers) and `Decision` (what the tensor then does). Every array here has
+one entry a channel of the masked network's tensor; the channel axis is axis 1, so in [N, F] tensors it is the features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+CHANNEL_AXIS = 1
+
+Vector = npt.NDArray[np.float64]
+"""float64 [C]: the channel's value where it is the same for every input and every pixel, NaN where it varies."""
+
+Flags = npt.NDArray[np.bool_]
+"""bool [C]."""
+
+Layout = npt.NDArray[np.int64]
+"""int64 [C_kept]: which channel of the masked tensor stands at each place of the shrunk one."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What readers ask of a tensor.
+
+    Attributes:
+        value: The channel's value matters; a constant may be folded into the reader instead of being kept.
+        border: The value matters to a reader with a zero border: a nonzero constant can not be folded into a bias, but
+            all of them can be merged into one kept channel.
+        physical: The channel must be there, whatever it holds.
+        present: The tensor must be there, with any channel.
+    """
+
+    value: Flags
+    border: Flags
+    physical: Flags
+    present: bool = False
+
+    @classmethod
+    def nothing(cls, channels: int) -> Demand:
+        """The demand of no reader at all."""
+        return cls(*(np.zeros(channels, dtype=np.bool_) for _ in range(3)))
+
+    @classmethod
+    def everything(cls, channels: int) -> Demand:
+        """The demand of a reader of which nothing is known: every channel, as it is."""
+        full = np.ones(channels, dtype=np.bool_)
+        return cls(value=full, border=np.zeros_like(full), physical=full, present=True)
+
+    @classmethod
+    def of(
+        cls, value: Flags, *, border: Flags | None = None, physical: Flags | None = None, present: bool = False
+    ) -> Demand:
+        """A demand for values, with nothing asked that is not given."""
+        none = np.zeros_like(value)
+        return cls(value, none if border is None else border, none if physical is None else physical, present)
+
+    def __or__(self, other: Demand) -> Demand:
+        return Demand(
+            self.value | other.value,
+            self.border | other.border,
+            self.physical | other.physical,
+            self.present or other.present,
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a tensor.
+
+    Attributes:
+        keep: Channels that are there in the shrunk network.
+        valued: Channels whose value matters. A kept channel that is not valued may hold any finite number.
+        carrier: The kept nonzero constant channel that stands for those removed in front of a zero border, or None.
+        live: The tensor exists in the shrunk network.
+    """
+
+    keep: Flags
+    valued: Flags
+    carrier: int | None
+    live: bool
+
+    @property
+    def exact(self) -> Flags:
+        """Kept channels that hold the same values as in the masked network."""
+        return self.keep & self.valued
+
+
+def varies(constants: Vector) -> Flags:
+    """Channels that depend on the input or on the place in the image."""
+    return np.isnan(constants)
+
+
+def nonzero_constant(constants: Vector) -> Flags:
+    """Channels that are one known number other than zero."""
+    return ~np.isnan(constants) & (constants != 0.0)
+
+
+def unknown(channels: int) -> Vector:
+    """Nothing is known of any channel."""
+    return np.full(channels, np.nan)

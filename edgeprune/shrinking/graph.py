@@ -1,0 +1,259 @@
+"""The network as a list of sites: what `torch.fx` traced, with shapes, modules and operators.
+
+Start with `trace`. It works on a copy in eval mode, so the caller's model is never touched; pruning hooks and
+parametrizations are baked into plain weights, and in-place operations are turned into pure ones, so that every later
+pass may read a node as a value.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import os
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
+
+from edgeprune.errors import ModelError, TraceError, WeightsError
+from edgeprune.shrinking.channels import CHANNEL_AXIS
+from edgeprune.shrinking.operators import operator_for
+from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
+
+if TYPE_CHECKING:
+    from edgeprune.shrinking.operators.base import Operator
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+
+_PURE_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    torch.relu_: torch.relu,
+    torch.sigmoid_: torch.sigmoid,
+    torch.tanh_: torch.tanh,
+    torch.clamp_: torch.clamp,
+    F.relu_: F.relu,
+    F.leaky_relu_: F.leaky_relu,
+    F.elu_: F.elu,
+    F.hardtanh_: F.hardtanh,
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """One node of the network: its operator, its module, its tensor operands and the shape of its output.
+
+    Attributes:
+        operands: The tensors the operator analyses channel by channel; other inputs of the node are kept whole.
+        shape: Shape of the output for the example inputs, or None where it is not a tensor.
+        shared: The node calls a module with parameters that another node calls too.
+    """
+
+    node: fx.Node
+    operator: Operator
+    module: nn.Module | None
+    operands: tuple[fx.Node, ...]
+    operand_shapes: tuple[torch.Size, ...]
+    shape: torch.Size | None
+    shared: bool
+
+    @property
+    def name(self) -> str:
+        """The module's name in the model, or the node's."""
+        return str(self.node.target) if self.node.op == "call_module" else self.node.name
+
+    @cached_property
+    def kernels(self) -> Kernels:
+        """The weights of the convolution or linear layer that the node calls."""
+        if not isinstance(self.module, LAYERS):
+            raise TypeError(f"{self.name} calls no convolution and no linear layer")
+        return Kernels(self.module)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output; 0 where it has no channel axis."""
+        return channel_count(self.shape)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A traced model: the copy that holds the modules, and the sites in the order they run."""
+
+    root: fx.GraphModule
+    sites: tuple[Site, ...]
+
+    @cached_property
+    def by_node(self) -> dict[fx.Node, Site]:
+        """The site of each node."""
+        return {site.node: site for site in self.sites}
+
+
+def channel_count(shape: torch.Size | None) -> int:
+    """Number of channels of a tensor of this shape, 0 where it has no channel axis."""
+    return 0 if shape is None or len(shape) <= CHANNEL_AXIS else int(shape[CHANNEL_AXIS])
+
+
+def as_tuple(example_inputs: Tensor | tuple[Any, ...]) -> tuple[Any, ...]:
+    """The positional arguments of forward that `example_inputs` stands for."""
+    return (
+        tuple(example_inputs)
+        if isinstance(example_inputs, list | tuple) and not isinstance(example_inputs, Tensor)
+        else (example_inputs,)
+    )
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A deep copy in eval mode whose weights are plain parameters, whatever pruned or parametrized them.
+
+    Raises:
+        ModelError: The model can not be copied.
+        WeightsError: A weight is NaN or infinite.
+    """
+    # Computed weights (torch.nn.utils.prune leaves them as attributes) are no leaves of autograd and refuse deepcopy.
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        duplicate = copy.deepcopy(model, memo)
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} can not be copied: {error}", hint="make copy.deepcopy(model) work"
+        ) from error
+    for module in duplicate.modules():
+        for name in _pruned_names(module):
+            prune.remove(module, name)
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+    _refuse_nan(duplicate)
+    return duplicate.eval()
+
+
+def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
+    """Trace a private copy (see `private_copy`) and say of each node what it is.
+
+    Raises:
+        TraceError: torch.fx can not follow forward; the message names the line.
+        ModelError: forward fails on the example inputs.
+    """
+    root = _symbolic_trace(model)
+    _make_pure(root)
+    shapes = _shapes(root, example_inputs)
+    modules = dict(root.named_modules())
+    calls = Counter(node.target for node in root.graph.nodes if node.op == "call_module")
+    sites = []
+    for node in root.graph.nodes:
+        module = modules[str(node.target)] if node.op == "call_module" else None
+        chosen, operands = operator_for(node, module, shapes)
+        shared = calls[node.target] > 1 and module is not None and any(True for _ in module.parameters())
+        operand_shapes = tuple(shapes[operand] or torch.Size() for operand in operands)
+        sites.append(Site(node, chosen, module, operands, operand_shapes, shapes[node], shared))
+    return Network(root, tuple(sites))
+
+
+def _pruned_names(module: nn.Module) -> list[str]:
+    hooks = module._forward_pre_hooks.values()
+    return [hook._tensor_name for hook in hooks if isinstance(hook, prune.BasePruningMethod)]
+
+
+def _refuse_nan(model: nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(
+                f"{name} holds NaN or infinite values", hint="load a checkpoint whose training did not diverge"
+            )
+
+
+def _symbolic_trace(model: nn.Module) -> fx.GraphModule:
+    tracer = fx.Tracer()
+    tracer.record_stack_traces = True
+    try:
+        return fx.GraphModule(model, tracer.trace(model))
+    except Exception as error:
+        place = _users_line(error)
+        raise TraceError(
+            f"torch.fx can not trace {type(model).__name__}{f' at {place}' if place else ''}: {error}",
+            hint="forward must not decide by the values or sizes of tensors: replace `if`, `for`, len() and int() on "
+            "tensors by torch operations, or move them out of forward",
+        ) from error
+
+
+def _users_line(error: Exception) -> str | None:
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if not frame.filename.startswith((_HERE, _TORCH, "<")):
+            return f"{frame.filename}:{frame.lineno} ({frame.line})"
+    return None
+
+
+def _make_pure(root: fx.GraphModule) -> None:
+    """Replace in-place operations: a later reader of the overwritten tensor reads the operation's result."""
+    order = {node: place for place, node in enumerate(root.graph.nodes)}
+    for node in root.graph.nodes:
+        if not _is_in_place(node):
+            continue
+        overwritten = node.args[0]
+        if node.op == "call_method":
+            node.target = str(node.target).rstrip("_")
+        elif node.target is F.relu or node.target is F.relu6:
+            node.args = node.args[:1]
+        else:
+            node.target = _PURE_FUNCTIONS.get(node.target, node.target)
+        node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+        if isinstance(overwritten, fx.Node):
+            overwritten.replace_all_uses_with(
+                node, delete_user_cb=lambda user, here=order[node]: user in order and order[user] > here
+            )
+    root.recompile()
+
+
+def _is_in_place(node: fx.Node) -> bool:
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__") and hasattr(Tensor, name.rstrip("_"))
+    if node.op != "call_function":
+        return False
+    by_place = node.target in (F.relu, F.relu6) and len(node.args) > 1 and node.args[1] is True
+    return node.target in _PURE_FUNCTIONS or node.kwargs.get("inplace") is True or by_place
+
+
+class _ShapeReader(fx.Interpreter):
+    """Runs the network once and notes the shape of each tensor."""
+
+    def __init__(self, root: fx.GraphModule) -> None:
+        super().__init__(root)
+        self.shapes: dict[fx.Node, torch.Size | None] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        self.shapes[n] = result.shape if isinstance(result, Tensor) and n.op != "output" else None
+        return result
+
+
+def _shapes(root: fx.GraphModule, example_inputs: tuple[Any, ...]) -> dict[fx.Node, torch.Size | None]:
+    reader = _ShapeReader(root)
+    try:
+        with torch.no_grad():
+            reader.run(*example_inputs)
+    except Exception as error:
+        shown = ", ".join(str(list(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in example_inputs)
+        cause = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"forward fails on example inputs of shape {shown}: {cause}",
+            hint="give example_inputs of the shape, type and device that the model takes",
+        ) from error
+    return reader.shapes

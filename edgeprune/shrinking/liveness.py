@@ -1,0 +1,81 @@
+"""Backwards: which channels anything still needs.
+
+Start with `decide`, which settles one tensor from what all its readers asked. `find_live` sweeps the sites from the
+outputs to the inputs, so every reader has spoken before a tensor is settled; it sweeps again only where a module is
+called several times, since its calls must agree on its channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import fx
+
+from edgeprune.shrinking.channels import Decision, Demand, Vector, nonzero_constant, varies
+from edgeprune.shrinking.graph import Network, Site
+
+
+def find_live(network: Network, constants: Mapping[fx.Node, Vector]) -> dict[fx.Node, Decision]:
+    """What becomes of each tensor of the network."""
+    agreed: dict[str, Demand] = {}
+    while True:
+        before = dict(agreed)
+        decisions = _sweep(network, constants, agreed)
+        if all(name in before and _same(agreed[name], before[name]) for name in agreed):
+            return decisions
+
+
+def decide(site: Site, demand: Demand, constants: Vector) -> Decision:
+    """Settle one tensor.
+
+    Kept is what has to be there, and what varies and matters. If constants that matter to a zero border would go, the
+    largest of them stays as the carrier: dividing by the largest loses the least precision.
+    """
+    keep = demand.physical | ((demand.value | demand.border) & varies(constants))
+    valued = demand.value | demand.border
+    hidden = demand.border & nonzero_constant(constants)
+    carrier = None
+    if hidden.any():
+        here = nonzero_constant(constants) & (keep if (keep & nonzero_constant(constants)).any() else hidden)
+        carrier = int(np.argmax(np.where(here, np.abs(np.nan_to_num(constants)), 0.0)))
+        keep[carrier] = valued[carrier] = True
+    if demand.present and site.channels and not keep.any():
+        keep[0] = True
+    if keep.any() or site.node.op == "placeholder":
+        keep = site.operator.widen(site, keep)
+    return Decision(keep, valued, carrier, live=demand.present or bool(keep.any()))
+
+
+def _sweep(network: Network, constants: Mapping[fx.Node, Vector], agreed: dict[str, Demand]) -> dict[fx.Node, Decision]:
+    demands = {site.node: Demand.nothing(site.channels) for site in network.sites}
+    decisions: dict[fx.Node, Decision] = {}
+    for site in reversed(network.sites):
+        node = site.node
+        demand = demands[node]
+        if site.shared:
+            asked = Demand.of(demand.value | demand.border, physical=_wanted(site, demand, constants[node]))
+            agreed[site.name] = demand = agreed.get(site.name, Demand.nothing(site.channels)) | asked
+        if node.op in ("output", "placeholder"):
+            demand = demand | Demand.of(np.zeros(site.channels, dtype=np.bool_), present=True)
+        decisions[node] = decision = decide(site, demand, constants[node])
+        if not decision.live:
+            continue
+        asked_of_operands = site.operator.demands(
+            site, decision, constants[node], [constants[x] for x in site.operands]
+        )
+        for operand, asked in zip(site.operands, asked_of_operands, strict=True):
+            demands[operand] = demands[operand] | asked
+        for other in node.all_input_nodes:
+            if other not in site.operands:
+                demands[other] = demands[other] | Demand.everything(len(demands[other].value))
+    return decisions
+
+
+def _wanted(site: Site, demand: Demand, constants: Vector) -> np.ndarray:  # type: ignore[type-arg]
+    """Channels that one call of a shared module keeps: the others have to keep them too."""
+    return decide(site, demand, constants).keep
+
+
+def _same(one: Demand, other: Demand) -> bool:
+    return bool((one.value == other.value).all() and (one.physical == other.physical).all())

@@ -1,0 +1,45 @@
+"""The kinds of nodes the shrinker understands: one class each, and one line each in `OPERATORS`.
+
+To add one, write a subclass of `base.Operator` (or `base.ChannelWise`) and name it below. The first that matches a node
+has it; what none matches is `Opaque`, and the report names it.
+"""
+
+from __future__ import annotations
+
+from torch import fx, nn
+
+from edgeprune.shrinking.operators.addition import Add
+from edgeprune.shrinking.operators.base import Boundary, Opaque, Operator, Shapes
+from edgeprune.shrinking.operators.grouped import Grouped
+from edgeprune.shrinking.operators.mixing import Mixing
+from edgeprune.shrinking.operators.normalisation import BatchNorm
+from edgeprune.shrinking.operators.pointwise import Pointwise, Spatial
+from edgeprune.shrinking.operators.shaping import Concat, Crop, Flatten, Pad, ShapeQuestion
+
+OPERATORS: tuple[Operator, ...] = (
+    Boundary(),
+    Mixing(),
+    Grouped(),
+    BatchNorm(),
+    Pointwise(),
+    Spatial(),
+    Add(),
+    Flatten(),
+    Crop(),
+    Pad(),
+    Concat(),
+    ShapeQuestion(),
+)
+_OPAQUE = Opaque()
+
+
+def operator_for(node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[Operator, tuple[fx.Node, ...]]:
+    """The operator that understands this node, with the operands it analyses."""
+    for operator in OPERATORS:
+        operands = operator.match(node, module, shapes)
+        if operands is not None:
+            return operator, operands
+    return _OPAQUE, ()
+
+
+__all__ = ["OPERATORS", "Opaque", "Operator", "operator_for"]

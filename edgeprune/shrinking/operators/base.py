@@ -1,0 +1,126 @@
+"""What the passes ask of an operator: the contract that each kind of node fulfils, and the two commonest answers.
+
+Start with `Operator`: three questions of the analysis (`constants`, `widen`, `demands`), one of the layout, one of the
+surgery. `Opaque` answers for anything unknown: it needs every channel of every input. `ChannelWise` answers for
+operators that treat each channel alone and leave it in its place.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, unknown
+
+if TYPE_CHECKING:
+    from edgeprune.shrinking.graph import Site
+    from edgeprune.shrinking.plan import Plan
+    from edgeprune.shrinking.rewrite import Surgery
+
+Shapes = Mapping[fx.Node, torch.Size | None]
+
+
+class Operator(ABC):
+    """One kind of node. Operators hold no state: whatever they need stands in the site."""
+
+    is_addition = False
+    """Whether the node sums two tensors that may hold different channels."""
+
+    @abstractmethod
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        """The operands this operator would analyse, or None if the node is not of this kind."""
+
+    @abstractmethod
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        """Forwards: what is known of each output channel, given the same of each operand."""
+
+    def widen(self, site: Site, keep: Flags) -> Flags:
+        """The smallest set of output channels that holds `keep` and that this operator can make."""
+        return keep
+
+    @abstractmethod
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        """Backwards: what it asks of each operand to make what was decided of its output."""
+
+    @abstractmethod
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        """Which channels its output really holds, in which order; it must hold all that are kept."""
+
+    @abstractmethod
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node | None:
+        """Add the shrunk form of the node to the new graph."""
+
+    def absorbs(self, site: Site) -> bool:
+        """Whether the node can add a constant to each of its output channels at no cost."""
+        return False
+
+
+class Opaque(Operator):
+    """A node of which nothing is known: all channels of all its inputs are kept as they are."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        return ()
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        return unknown(site.channels)
+
+    def widen(self, site: Site, keep: Flags) -> Flags:
+        return np.ones_like(keep)
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        return ()
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        return np.flatnonzero(plan.decisions[site.node].keep)
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node | None:
+        return surgery.copy_whole(site)
+
+
+class Boundary(Opaque):
+    """An input, an output or a bare parameter of the network: complete by definition."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        return () if node.op in ("placeholder", "output", "get_attr") else None
+
+
+class ChannelWise(Operator):
+    """Base of operators with one operand whose output channel c is made of input channel c alone."""
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        return [Demand.of(decision.exact, physical=decision.keep, present=True)]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        return operands[0]
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node | None:
+        return surgery.copy(site)
+
+
+def sole_tensor(node: fx.Node, shapes: Shapes) -> fx.Node | None:
+    """The first argument, if it is the only input of the node with a channel axis."""
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    if not isinstance(first, fx.Node) or not has_channels(first, shapes):
+        return None
+    others = [n for n in node.all_input_nodes if n is not first and shapes[n] is not None]
+    return None if others else first
+
+
+def has_channels(node: object, shapes: Shapes) -> bool:
+    """Whether the node is a tensor with a channel axis."""
+    if not isinstance(node, fx.Node):
+        return False
+    shape = shapes[node]
+    return shape is not None and len(shape) >= 2
+
+
+def argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
+    """An argument of a call, given by place or by name."""
+    if len(node.args) > place:
+        return node.args[place]
+    return node.kwargs.get(name, default)

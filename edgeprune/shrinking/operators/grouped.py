@@ -1,0 +1,92 @@
+"""Grouped and depthwise convolutions: whole groups stay or go.
+
+Start with `Grouped.widen`. A depthwise convolution is the case of one channel a group, for which this is exact and
+minimal; in wider groups a group lives as long as one of its outputs is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, nonzero_constant, varies
+from edgeprune.shrinking.operators.base import Operator, Shapes, sole_tensor
+from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, is_plain
+from edgeprune.shrinking.operators.mixing import computed_rows, fill
+
+if TYPE_CHECKING:
+    from edgeprune.shrinking.graph import Site
+    from edgeprune.shrinking.plan import Plan
+    from edgeprune.shrinking.rewrite import Surgery
+
+
+class Grouped(Operator):
+    """A convolution in which each group of outputs reads its own group of inputs."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        operand = sole_tensor(node, shapes)
+        if operand is None or not is_plain(module) or type(module) not in CONVOLUTIONS:
+            return None
+        rank = len(shapes[operand] or ())
+        matches = isinstance(module, CONVOLUTIONS) and module.groups > 1 and rank == module.weight.dim()
+        return (operand,) if matches else None
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        kernels, given = site.kernels, _by_group(site, operands[0])
+        moving = varies(given)
+        if kernels.sees_border:
+            moving = moving | nonzero_constant(given)
+        steady = np.where(moving, 0.0, given)
+        result = kernels.bias + (_per_output(site, steady) * kernels.summed).sum(axis=1)
+        result[(_per_output(site, moving) & kernels.connected).any(axis=1)] = np.nan
+        return result
+
+    def widen(self, site: Site, keep: Flags) -> Flags:
+        alive = _by_group(site, keep).any(axis=1)
+        return np.repeat(alive, len(keep) // _groups(site))
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        used = np.where(computed_rows(site, decision, output)[:, None], site.kernels.connected, False)
+        value = _by_group(site, used).any(axis=1).reshape(-1)
+        alive = _by_group(site, decision.keep).any(axis=1)
+        return [Demand.of(value, physical=np.repeat(alive, len(operands[0]) // _groups(site)), present=True)]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        return np.flatnonzero(plan.decisions[site.node].keep)
+
+    def absorbs(self, site: Site) -> bool:
+        return not site.shared
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
+        plan, kernels, operand = surgery.plan, site.kernels, site.operands[0]
+        decision, output = plan.decisions[site.node], plan.constants[site.node]
+        rows = plan.layouts[site.node]
+        alive = _by_group(site, decision.keep).any(axis=1)
+        reads = np.flatnonzero(np.repeat(alive, len(plan.constants[operand]) // _groups(site)))
+        weight, bias = kernels.weight[torch.from_numpy(rows)], kernels.bias
+        if not site.shared:
+            weight[torch.from_numpy(~computed_rows(site, decision, output)[rows])] = 0.0
+            bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
+            bias[~decision.valued] = 0.0
+        wants_bias = kernels.layer.bias is not None or bool(bias[rows].any())
+        layer = kernels.resized(len(reads), len(rows), groups=int(alive.sum()), bias=wants_bias)
+        fill(layer, kernels, weight, bias[rows])
+        return surgery.call_module(site, layer, surgery.select(operand, reads))
+
+
+def _groups(site: Site) -> int:
+    return int(getattr(site.module, "groups"))  # noqa: B009 - the module's type was checked when the site was matched
+
+
+def _by_group(site: Site, channels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """[C, ...] as [groups, C / groups, ...]."""
+    return channels.reshape(_groups(site), -1, *channels.shape[1:])
+
+
+def _per_output(site: Site, by_group: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """[groups, in / groups] as [out, in / groups]: what each output reads."""
+    return np.repeat(by_group, site.channels // _groups(site), axis=0)

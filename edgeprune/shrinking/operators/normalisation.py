@@ -1,0 +1,97 @@
+"""Batch normalisation in eval mode: a scale and a shift a channel.
+
+A channel whose scale is zero turns into its beta whatever comes in; a constant stays a constant. So a filter that was
+zeroed in front of a batch normalisation leaves a constant behind, and the analysis follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
+from edgeprune.shrinking.operators.base import ChannelWise, Shapes, sole_tensor
+from edgeprune.shrinking.operators.kernels import is_plain
+
+if TYPE_CHECKING:
+    from edgeprune.shrinking.graph import Site
+    from edgeprune.shrinking.plan import Plan
+    from edgeprune.shrinking.rewrite import Surgery
+
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class BatchNorm(ChannelWise):
+    """nn.BatchNorm1d, 2d and 3d with running statistics; without them it depends on the batch and is left alone."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        if type(module) not in _NORMS or not is_plain(module) or getattr(module, "running_mean", None) is None:
+            return None
+        operand = sole_tensor(node, shapes)
+        return None if operand is None else (operand,)
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        norm = _norm(site)
+        gamma, beta, mean, variance = _numbers(norm)
+        scale = gamma / np.sqrt(variance + norm.eps)
+        shifted = (operands[0] - mean) * scale + beta
+        return np.where(gamma == 0.0, beta, shifted)
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        gamma = _numbers(_norm(site))[0]
+        value = decision.exact & (gamma != 0.0)
+        if site.shared:
+            return [Demand.of(decision.keep, physical=decision.keep, present=True)]
+        return [Demand.of(value, physical=decision.keep, present=True)]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        return np.flatnonzero(plan.decisions[site.node].keep) if site.shared else operands[0]
+
+    def absorbs(self, site: Site) -> bool:
+        return not site.shared and _norm(site).affine
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
+        norm = _norm(site)
+        layout = surgery.plan.layouts[site.node]
+        shift = surgery.plan.shift(site.node, site.channels)[layout]
+        places = torch.from_numpy(layout)
+        shrunk = type(norm)(
+            len(layout), norm.eps, norm.momentum, norm.affine, norm.track_running_stats,
+            device=norm.running_mean.device if norm.running_mean is not None else None, dtype=_dtype(norm),
+        )  # fmt: skip
+        with torch.no_grad():
+            for name, tensor in shrunk.state_dict(keep_vars=True).items():
+                original: Tensor = getattr(norm, name)
+                tensor.copy_(original.detach() if original.dim() == 0 else original.detach()[places])
+                tensor.requires_grad_(original.requires_grad)
+            if shift.any():
+                shrunk.bias.add_(torch.from_numpy(shift).to(shrunk.bias))
+        return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
+
+
+def _norm(site: Site) -> Norm:
+    if not isinstance(site.module, _NORMS):
+        raise TypeError(f"{site.name} is no batch normalisation")
+    return site.module
+
+
+def _dtype(norm: Norm) -> torch.dtype:
+    return norm.running_mean.dtype if norm.running_mean is not None else torch.float32
+
+
+def _numbers(norm: Norm) -> tuple[Vector, Vector, Vector, Vector]:
+    """float64 gamma, beta, running mean and running variance; gamma 1 and beta 0 where the layer is not affine."""
+
+    def read(tensor: Tensor | None, default: float) -> Vector:
+        if tensor is None:
+            return np.full(norm.num_features, default)
+        return np.asarray(tensor.detach().double().cpu().numpy())
+
+    return (
+        read(norm.weight, 1.0), read(norm.bias, 0.0), read(norm.running_mean, 0.0), read(norm.running_var, 1.0)
+    )  # fmt: skip

@@ -1,0 +1,140 @@
+"""Activations and other operators that map each number alone.
+
+A constant goes in as a number and comes out as the number that the operator itself makes of it, so a new activation is
+one name in a table.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from edgeprune.shrinking.channels import Vector, varies
+from edgeprune.shrinking.operators.base import ChannelWise, Shapes, argument, sole_tensor
+from edgeprune.shrinking.operators.kernels import is_plain
+
+if TYPE_CHECKING:
+    from edgeprune.shrinking.graph import Site
+
+MODULES: frozenset[type[nn.Module]] = frozenset({
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
+    nn.Hardsigmoid, nn.Hardtanh, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink, nn.Sigmoid, nn.Tanh, nn.Softplus,
+    nn.Softsign, nn.LogSigmoid, nn.Threshold, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
+    nn.AlphaDropout,
+})  # fmt: skip
+
+FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({
+    F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid,
+    F.hardtanh, F.hardshrink, F.softshrink, F.tanhshrink, F.sigmoid, F.tanh, F.softplus, F.softsign, F.logsigmoid,
+    F.threshold, torch.relu, torch.sigmoid, torch.tanh, torch.clamp, torch.abs, torch.neg, torch.exp, torch.square,
+    operator.neg, operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul,
+    torch.div,
+})  # fmt: skip
+
+METHODS: frozenset[str] = frozenset({
+    "relu", "sigmoid", "tanh", "clamp", "abs", "neg", "exp", "square", "contiguous", "clone", "detach", "add", "sub",
+    "mul", "div",
+})  # fmt: skip
+
+_DROPOUTS = frozenset({F.dropout, F.dropout2d, F.dropout3d})
+
+
+class Pointwise(ChannelWise):
+    """One tensor in, the same function of every number; other arguments are plain numbers."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        if node.op == "call_module":
+            known = type(module) in MODULES and is_plain(module)
+        elif node.op == "call_function":
+            known = node.target in FUNCTIONS or (node.target in _DROPOUTS and _is_asleep(node))
+        else:
+            known = node.op == "call_method" and node.target in METHODS
+        if not known:
+            return None
+        operands = [n for n in node.all_input_nodes if shapes[n] is not None]
+        # a bare number from the graph (a size, say) is unknown to the analysis, so the node is left to others
+        if len(node.all_input_nodes) != 1 or len(operands) != 1 or shapes[operands[0]] != shapes[node]:
+            return None
+        return (operands[0],) if len(shapes[node] or ()) >= 2 else None
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        given = operands[0]
+        known = np.where(varies(given), 0.0, given)
+        numbers = torch.from_numpy(known)
+        node = site.node
+        with torch.no_grad():
+            if site.module is not None:
+                result = site.module(numbers)
+            else:
+                args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda _: numbers)
+                target = getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
+                result = target(*args, **kwargs)
+        return np.where(varies(given), np.nan, result.double().numpy())
+
+
+def _is_asleep(node: fx.Node) -> bool:
+    return argument(node, 2, "training", True) is False
+
+
+class Spatial(ChannelWise):
+    """Pooling, resizing and the mean over space: each channel alone, a constant stays what it is.
+
+    An average over a padded border mixes zeros in, so there a nonzero constant varies.
+    """
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        operand = sole_tensor(node, shapes)
+        if operand is None or len(shapes[operand] or ()) < 3 or shapes[node] is None:
+            return None
+        if node.op == "call_module":
+            pooled = isinstance(module, _POOLS) and is_plain(module) and not getattr(module, "return_indices", False)
+            return (operand,) if pooled else None
+        if node.op == "call_function" and node.target in _POOL_FUNCTIONS:
+            return (operand,)
+        is_mean = node.target == "mean" if node.op == "call_method" else node.target is torch.mean
+        return (operand,) if is_mean and _averages_space(node, len(shapes[operand] or ())) else None
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        given = operands[0]
+        return given if _keeps_constants(site) else np.where(given == 0.0, 0.0, np.nan)
+
+
+_POOLS = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+    nn.Upsample,
+)  # fmt: skip
+_AVERAGES: frozenset[Callable[..., Any]] = frozenset({F.avg_pool1d, F.avg_pool2d, F.avg_pool3d})
+_POOL_FUNCTIONS: frozenset[Callable[..., Any]] = _AVERAGES | frozenset({
+    F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
+    F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool1d,
+    F.adaptive_max_pool2d, F.adaptive_max_pool3d, F.interpolate,
+})  # fmt: skip
+
+
+def _averages_space(node: fx.Node, rank: int) -> bool:
+    axes = argument(node, 1, "dim", None)
+    axes = (axes,) if isinstance(axes, int) else axes
+    if not isinstance(axes, list | tuple) or not all(isinstance(axis, int) for axis in axes):
+        return False
+    return len(axes) > 0 and all((axis % rank) >= 2 for axis in axes)
+
+
+def _keeps_constants(site: Site) -> bool:
+    node, module = site.node, site.module
+    if module is not None:
+        padding, counted = getattr(module, "padding", 0), getattr(module, "count_include_pad", False)
+        divisor = getattr(module, "divisor_override", None)
+    elif node.target in _AVERAGES:
+        padding, counted = argument(node, 3, "padding", 0), argument(node, 5, "count_include_pad", True)
+        divisor = argument(node, 6, "divisor_override", None)
+    else:
+        return True
+    padded = any(padding) if isinstance(padding, list | tuple) else padding != 0
+    return divisor is None and not (padded and counted)

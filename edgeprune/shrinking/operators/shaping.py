@@ -1,0 +1,219 @@
+"""Operators that move numbers without changing them: flatten, crop, pad, concatenation, and questions about shapes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from edgeprune.shrinking.channels import CHANNEL_AXIS, Decision, Demand, Flags, Layout, Vector
+from edgeprune.shrinking.operators.base import ChannelWise, Operator, Shapes, argument, has_channels, sole_tensor
+
+if TYPE_CHECKING:
+    from edgeprune.shrinking.graph import Site
+    from edgeprune.shrinking.plan import Plan
+    from edgeprune.shrinking.rewrite import Surgery
+
+
+class Flatten(Operator):
+    """[N, C, H, W] to [N, C*H*W]: each channel becomes H*W features that stay or go together."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        first = node.args[0] if node.args else node.kwargs.get("input")
+        if not isinstance(first, fx.Node) or not has_channels(first, shapes):
+            return None
+        flattens = (
+            isinstance(module, nn.Flatten)
+            or (node.op == "call_function" and node.target in (torch.flatten, torch.reshape))
+            or (node.op == "call_method" and node.target in ("flatten", "view", "reshape"))
+        )
+        before, after = shapes[first], shapes[node]
+        if not flattens or before is None or after is None:
+            return None
+        return (first,) if tuple(after) == (before[0], before[1:].numel()) else None
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        return np.repeat(operands[0], site.channels // len(operands[0]))
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        def by_channel(features: Flags) -> Flags:
+            return np.asarray(features.reshape(len(operands[0]), -1).any(axis=1))
+
+        return [Demand.of(by_channel(decision.exact), physical=by_channel(decision.keep), present=True)]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        pixels = self._pixels(site)
+        return (operands[0][:, None] * pixels + np.arange(pixels)).reshape(-1)
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
+        # view(-1, 400) names a width that is gone, so every spelling becomes the one that names none
+        return surgery.call_function(site, torch.flatten, surgery.value(site.operands[0]), 1)
+
+    @staticmethod
+    def _pixels(site: Site) -> int:
+        before = site.operand_shapes[0]
+        return int(before[2:].numel())
+
+
+class Crop(ChannelWise):
+    """x[:, :, a:b:c, ...]: a part of the image, all of the channels."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        if node.op != "call_function" or node.target is not operator.getitem:
+            return None
+        operand = sole_tensor(node, shapes)
+        places = node.args[1]
+        if operand is None or not isinstance(places, tuple) or len(places) > len(shapes[operand] or ()):
+            return None
+        whole = slice(None)
+        slices = all(isinstance(place, slice) for place in places)
+        return (operand,) if slices and places[: CHANNEL_AXIS + 1] == (whole, whole) else None
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        return operands[0]
+
+
+class Pad(Operator):
+    """F.pad of space and of channels; channels that are padded on are constants of the padding's value."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        if node.op != "call_function" or node.target not in (F.pad, torch.nn.functional.pad):
+            return None
+        operand = sole_tensor(node, shapes)
+        sides = argument(node, 1, "pad", None)
+        if operand is None or not isinstance(sides, list | tuple) or not all(isinstance(side, int) for side in sides):
+            return None
+        rank = len(shapes[operand] or ())
+        full = _all_sides(node, rank)
+        batch_alone = full[-2:] == [0, 0]
+        no_crop = min(full[-4:-2]) >= 0
+        constant = argument(node, 2, "mode", "constant") == "constant"
+        return (operand,) if batch_alone and no_crop and constant else None
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        given = operands[0]
+        value = _pad_value(site.node)
+        if any(_all_sides(site.node, self._rank(site))[:-4]):
+            given = np.where(given == value, given, np.nan)
+        low, high = self._channels(site)
+        return np.concatenate([np.full(low, value), given, np.full(high, value)])
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        low, _ = self._channels(site)
+        inside = slice(low, low + len(operands[0]))
+        # a constant that turns into a varying channel at the border has to be there to be padded
+        return [Demand.of(decision.exact[inside], physical=decision.keep[inside], present=True)]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        low, high = self._channels(site)
+        kept = np.flatnonzero(plan.decisions[site.node].keep)
+        return np.concatenate([kept[kept < low], operands[0] + low, kept[kept >= site.channels - high]])
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
+        low, high = self._channels(site)
+        layout = surgery.plan.layouts[site.node]
+        sides = _all_sides(site.node, self._rank(site))[:-2]
+        sides[-2:] = [int((layout < low).sum()), int((layout >= site.channels - high).sum())]
+        operand = surgery.value(site.operands[0])
+        if not any(sides):
+            return operand
+        return surgery.call_function(site, F.pad, operand, tuple(sides), "constant", _pad_value(site.node))
+
+    @staticmethod
+    def _rank(site: Site) -> int:
+        return len(site.shape or ())
+
+    def _channels(self, site: Site) -> tuple[int, int]:
+        low, high = _all_sides(site.node, self._rank(site))[-4:-2]
+        return low, high
+
+
+class Concat(Operator):
+    """torch.cat along the channels."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        if node.op != "call_function" or node.target not in (torch.cat, torch.concat):
+            return None
+        parts = argument(node, 0, "tensors", None)
+        rank = len(shapes[node] or ())
+        axis = argument(node, 1, "dim", 0)
+        if not isinstance(parts, list | tuple) or not isinstance(axis, int) or rank < 2:
+            return None
+        if axis % rank != CHANNEL_AXIS or not all(has_channels(part, shapes) for part in parts):
+            return None
+        return tuple(part for part in parts if isinstance(part, fx.Node))
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        return np.concatenate(operands)
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        ends = np.cumsum([len(operand) for operand in operands])[:-1]
+        exact, keep = np.split(decision.exact, ends), np.split(decision.keep, ends)
+        return [Demand.of(e, physical=k, present=bool(k.any())) for e, k in zip(exact, keep, strict=True)]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        widths = [shape[CHANNEL_AXIS] for shape in site.operand_shapes]
+        starts = np.cumsum([0, *widths[:-1]])
+        return np.concatenate([start + operand for start, operand in zip(starts, operands, strict=True)])
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
+        parts = [surgery.value(part) for part in site.operands if len(surgery.plan.layouts[part])]
+        return parts[0] if len(parts) == 1 else surgery.call_function(site, torch.cat, parts, CHANNEL_AXIS)
+
+
+class ShapeQuestion(Operator):
+    """x.size(0), x.shape[2:]: an answer that does not depend on the channels; the tensor only has to be there."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+        tensor = node.args[0] if node.args else None
+        if not isinstance(tensor, fx.Node) or not has_channels(tensor, shapes):
+            return None
+        rank = len(shapes[tensor] or ())
+        if node.op == "call_method" and node.target == "size":
+            if len(node.args) == 2:
+                axis = node.args[1]
+                return (tensor,) if isinstance(axis, int) and axis % rank != CHANNEL_AXIS else None
+            return (tensor,) if _asks_no_channels(node, rank) else None
+        is_shape = node.op == "call_function" and node.target is getattr and node.args[1] == "shape"
+        return (tensor,) if is_shape and _asks_no_channels(node, rank) else None
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        return np.zeros(0)
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        return [Demand.of(np.zeros(len(operands[0]), dtype=np.bool_), present=True)]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        return np.zeros(0, dtype=np.int64)
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
+        return surgery.copy(site)
+
+
+def _asks_no_channels(shape: fx.Node, rank: int) -> bool:
+    for user in shape.users:
+        if user.target is not operator.getitem or user.args[0] is not shape:
+            return False
+        place = user.args[1]
+        if not isinstance(place, int | slice):
+            return False
+        picked = range(rank)[place]
+        if CHANNEL_AXIS in (picked if isinstance(picked, range) else (picked,)):
+            return False
+    return True
+
+
+def _all_sides(node: fx.Node, rank: int) -> list[int]:
+    """Padding of every axis, last axis first, two sides each; the channels' stand at -4 and -3, the batch's last."""
+    sides: list[int] = list(argument(node, 1, "pad", ()))
+    return sides + [0] * (2 * rank - len(sides))
+
+
+def _pad_value(node: fx.Node) -> float:
+    value = argument(node, 3, "value", None)
+    return 0.0 if value is None else float(value)

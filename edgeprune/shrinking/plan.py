@@ -1,0 +1,62 @@
+"""What the analysis hands to the surgery: everything that was decided, nothing that was done.
+
+`Analysis` is made by `constants` and `liveness`, `Plan` adds the order of channels. A pass that reorders channels to
+make additions cheaper belongs between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import fx
+
+from edgeprune.shrinking.additions import absorb, addition_at
+from edgeprune.shrinking.channels import Decision, Layout, Vector
+from edgeprune.shrinking.graph import Network
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known and needed of each tensor of a network."""
+
+    network: Network
+    constants: Mapping[fx.Node, Vector]
+    decisions: Mapping[fx.Node, Decision]
+
+
+@dataclass(frozen=True)
+class Plan(Analysis):
+    """An analysis with the channels of each tensor in order, and constants moved into earlier biases.
+
+    Attributes:
+        layouts: For each tensor, which masked channel stands at each place; empty where the tensor is gone.
+        shifts: For layers that take over an addition's constants: what to add to each output channel.
+    """
+
+    layouts: Mapping[fx.Node, Layout]
+    shifts: Mapping[fx.Node, Vector]
+
+    def shift(self, node: fx.Node, channels: int) -> Vector:
+        """float64 [channels]: what this layer adds to its bias for a later addition; mostly zeros."""
+        found = self.shifts.get(node)
+        return np.zeros(channels) if found is None else found
+
+
+def arrange(analysis: Analysis) -> Plan:
+    """Give each tensor its channels in ascending order, and settle the constants of additions."""
+    layouts: dict[fx.Node, Layout] = {}
+    plan = Plan(analysis.network, analysis.constants, analysis.decisions, layouts, {})
+    shifts: dict[fx.Node, Vector] = {}
+    for site in analysis.network.sites:
+        operands = [layouts[operand] for operand in site.operands]
+        live = analysis.decisions[site.node].live
+        layouts[site.node] = (
+            site.operator.layout(site, plan, operands) if live else np.zeros(0, dtype=np.int64)
+        )  # fmt: skip
+    for site in analysis.network.sites:
+        addition = addition_at(site, plan)
+        if addition is not None:
+            shifts |= absorb(site, addition, plan)
+    return replace(plan, shifts=shifts)

@@ -1,0 +1,182 @@
+"""What shrinking did, layer by layer, and why.
+
+Start with `ShrinkReport`; `report_on` reads it off the plan and the new network, so it says what was done, not what
+was meant.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from torch import fx, nn
+
+from edgeprune.shrinking.additions import IndexAdd
+from edgeprune.shrinking.channels import Flags, nonzero_constant, varies
+from edgeprune.shrinking.graph import Network, Site
+from edgeprune.shrinking.operators import Opaque
+from edgeprune.shrinking.operators.base import Boundary
+from edgeprune.shrinking.operators.kernels import LAYERS
+from edgeprune.shrinking.plan import Plan
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer with parameters, before and after.
+
+    Attributes:
+        layer: Name of the module in the model.
+        op: Its class.
+        notes: What went and why, such as "7 outputs: dead filter".
+    """
+
+    layer: str
+    op: str
+    in_before: int
+    in_after: int
+    out_before: int
+    out_after: int
+    params_before: int
+    params_after: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShrinkReport:
+    """What shrinking did.
+
+    Attributes:
+        layers: One row a layer with parameters, in the order they run.
+        unknown: Operators that were left alone with all the channels they read, as "name (operator)".
+        index_additions: Additions that became indexation-additions, by name.
+        params_before: Parameters of the masked network.
+        params_after: Parameters of the shrunk network.
+        difference: Largest difference of the outputs found by the check, as a fraction of the largest output.
+        notes: What else a reader should know.
+    """
+
+    layers: tuple[LayerReport, ...]
+    unknown: tuple[str, ...]
+    index_additions: tuple[str, ...]
+    params_before: int
+    params_after: int
+    difference: float
+    notes: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was removed."""
+        return any(row.params_after != row.params_before for row in self.layers)
+
+    def __str__(self) -> str:
+        lines = [f"{self.params_before} -> {self.params_after} parameters"]
+        for row in self.layers:
+            widths = f"{row.in_before}x{row.out_before} -> {row.in_after}x{row.out_after}"
+            lines.append(f"  {row.layer} {row.op} {widths}" + "".join(f"; {note}" for note in row.notes))
+        lines += [f"  left alone: {name}" for name in self.unknown]
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def report_on(plan: Plan, shrunk: fx.GraphModule, params_before: int, difference: float) -> ShrinkReport:
+    """Read the report off a plan and the network made from it."""
+    network = plan.network
+    layers = tuple(_layer_report(site, plan, shrunk) for site in _first_calls(network) if _is_layer(site))
+    unknown = tuple(
+        f"{site.name} ({_kind(site)})"
+        for site in network.sites
+        if isinstance(site.operator, Opaque)
+        and not isinstance(site.operator, Boundary)
+        and site.node.all_input_nodes
+        and any(network.by_node[x].channels for x in site.node.all_input_nodes)
+    )
+    index_additions = tuple(name for name, module in shrunk.named_modules() if isinstance(module, IndexAdd))
+    params_after = count_params(shrunk)
+    notes = []
+    if params_after == params_before and not any(row.notes for row in layers):
+        notes.append("nothing to remove: the network has no zero filter that could go")
+    if any(site.shared for site in network.sites):
+        names = sorted({site.name for site in network.sites if site.shared})
+        notes.append(f"called several times, so its calls keep the same channels: {', '.join(names)}")
+    return ShrinkReport(layers, unknown, index_additions, params_before, params_after, difference, tuple(notes))
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of parameters, each counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _first_calls(network: Network) -> list[Site]:
+    calls: dict[str, Site] = {}
+    for site in network.sites:
+        calls.setdefault(site.name, site)
+    return list(calls.values())
+
+
+def _is_layer(site: Site) -> bool:
+    return site.module is not None and any(True for _ in site.module.parameters())
+
+
+def _kind(site: Site) -> str:
+    if site.module is not None:
+        return type(site.module).__name__
+    return str(getattr(site.node.target, "__name__", site.node.target))
+
+
+def _layer_report(site: Site, plan: Plan, shrunk: fx.GraphModule) -> LayerReport:
+    names = dict(shrunk.named_modules())
+    after = names.get(site.name)
+    in_before = plan.network.by_node[site.operands[0]].channels if site.operands else site.channels
+    in_after = _width(after, ("in_channels", "in_features", "num_features"), in_before)
+    out_after = _width(after, ("out_channels", "out_features", "num_features"), site.channels)
+    return LayerReport(
+        layer=site.name,
+        op=_kind(site),
+        in_before=in_before,
+        in_after=in_after,
+        out_before=site.channels,
+        out_after=out_after,
+        params_before=count_params(site.module) if site.module is not None else 0,
+        params_after=0 if after is None else count_params(after),
+        notes=tuple(_notes(site, plan)),
+    )
+
+
+def _width(module: nn.Module | None, attributes: tuple[str, ...], otherwise: int) -> int:
+    if module is None:
+        return 0
+    return next((int(getattr(module, name)) for name in attributes if hasattr(module, name)), otherwise)
+
+
+def _notes(site: Site, plan: Plan) -> list[str]:
+    constants, decision = plan.constants[site.node], plan.decisions[site.node]
+    held = np.zeros(site.channels, dtype=np.bool_)
+    held[plan.layouts[site.node]] = True
+    dead = ~site.kernels.connected.any(axis=1) if isinstance(site.module, LAYERS) else np.zeros_like(held)
+    settled = ~varies(constants)
+    causes: Counter[str] = Counter()
+    _count(causes, ~held & dead, "outputs removed: dead filter")
+    _count(causes, ~held & ~dead & settled, "outputs removed: constant")
+    _count(causes, ~held & ~dead & ~settled, "outputs removed: nothing needs them")
+    if decision.carrier is not None and held[decision.carrier]:
+        causes["output kept as the carrier of constants before a zero border"] = 1
+        settled[decision.carrier] = False
+    _count(causes, held & settled & decision.valued, "constant outputs kept: a reader takes them as they are")
+    _count(causes, held & ~(settled | decision.valued), "outputs kept to fill a place")
+    if site.operands and isinstance(site.module, LAYERS) and decision.live:
+        operand = site.operands[0]
+        given = plan.constants[operand]
+        gone = np.ones(len(given), dtype=np.bool_)
+        gone[plan.layouts[operand]] = False
+        folded = gone & nonzero_constant(given)
+        into = "the carrier's kernels" if site.kernels.sees_border else "the bias"
+        _count(causes, folded, f"constant inputs folded into {into}")
+        _count(causes, gone & (given == 0.0), "inputs removed: zero")
+        _count(causes, gone & varies(given), "inputs removed: not connected")
+    return [f"{count} {cause}" for cause, count in causes.items()]
+
+
+def _count(causes: Counter[str], flags: Flags, cause: str) -> None:
+    if flags.any():
+        causes[cause] = int(flags.sum())

@@ -1,0 +1,79 @@
+"""`shrink`: from a masked network to the small network that gives the same numbers.
+
+The way: `graph` traces it; `constants` runs forwards, `liveness` backwards; `plan` puts the channels in order;
+`rewrite` builds the new network through `operators`; `verify` compares the two; `report` says what went and why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from edgeprune.errors import UnknownNameError
+from edgeprune.shrinking.constants import propagate
+from edgeprune.shrinking.graph import as_tuple, private_copy, trace
+from edgeprune.shrinking.liveness import find_live
+from edgeprune.shrinking.plan import Analysis, arrange
+from edgeprune.shrinking.report import ShrinkReport, count_params, report_on
+from edgeprune.shrinking.rewrite import rewrite
+from edgeprune.shrinking.verify import verify
+
+ADDITIONS = ("auto", "gather")
+CONSTANTS = ("exact",)
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A shrunk network, in eval mode with parameters of its own, and what was done to get it."""
+
+    model: fx.GraphModule
+    report: ShrinkReport
+
+
+def shrink(
+    model: nn.Module, example_inputs: Tensor | tuple[Any, ...], additions: str = "auto", constants: str = "exact"
+) -> Shrunk:
+    """Remove what zeroed filters made useless from a network, and prove that its outputs are the same.
+
+    The masks are read from the weights, whoever zeroed them. A channel goes when it is constant and can be folded into
+    its readers, or when nothing needs it (two-way connectivity; effects_of_structured_pruning_2022, section 3).
+
+    Args:
+        model: The masked network; it is not changed, and is taken in eval mode.
+        example_inputs: One tensor [N, C, ...] or the tuple of forward's positional arguments.
+        additions: How tensors with different channels are summed: "gather" gathers each operand that lacks some of the
+            channels; "auto" chooses the cheapest known form, which today is the same.
+        constants: "exact" keeps every constant that removed filters leave behind.
+
+    Returns:
+        The shrunk network and the report.
+
+    Raises:
+        UnknownNameError: An option that does not exist.
+        TraceError: torch.fx can not follow forward.
+        ModelError: The model can not be copied, or does not take the example inputs.
+        WeightsError: A weight is NaN or infinite.
+        ShrinkError: The result would not equal the masked network.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+        >>> with torch.no_grad():
+        ...     net[0].weight[1:] = 0.0
+        >>> shrink(net, torch.zeros(1, 3, 8, 8)).model.get_submodule("0").out_channels
+        1
+    """
+    if additions not in ADDITIONS:
+        raise UnknownNameError("form of additions", additions, ADDITIONS)
+    if constants not in CONSTANTS:
+        raise UnknownNameError("treatment of constants", constants, CONSTANTS)
+    inputs = as_tuple(example_inputs)
+    masked = private_copy(model)
+    network = trace(masked, inputs)
+    known = propagate(network)
+    plan = arrange(Analysis(network, known, find_live(network, known)))
+    shrunk = rewrite(plan, type(model).__name__)
+    difference = verify(masked, shrunk, inputs)
+    return Shrunk(shrunk, report_on(plan, shrunk, count_params(masked), difference))

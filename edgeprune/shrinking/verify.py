@@ -1,0 +1,88 @@
+"""The proof of a shrunk network: it gives the masked network's numbers.
+
+Start with `largest_difference`. Rounding grows with depth, so a float32 network that misses its tolerance is compared
+once more in float64, where rounding can not hide or feign a fault of the analysis.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from edgeprune.errors import ShrinkError
+
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
+"""Largest difference by the largest output, for each type of number (DESIGN.md; half types by their rounding)."""
+
+
+def verify(masked: nn.Module, shrunk: nn.Module, example_inputs: tuple[Any, ...], seed: int = 0) -> float:
+    """Compare two networks in eval mode on the example inputs and on random ones of the same shapes.
+
+    Returns:
+        The largest difference of any output, as a fraction of the masked network's largest output.
+
+    Raises:
+        ShrinkError: The networks differ by more than rounding.
+    """
+    batches = [example_inputs, _random_like(example_inputs, seed)]
+    worst = 0.0
+    for batch in batches:
+        difference, dtype = largest_difference(masked, shrunk, batch)
+        if difference > TOLERANCES.get(dtype, 1e-5):
+            exact = _in_double(batch)
+            precise, _ = largest_difference(copy.deepcopy(masked).double(), copy.deepcopy(shrunk).double(), exact)
+            # constants were folded in the network's own precision, so this is as close as double can see them
+            if not precise <= TOLERANCES.get(dtype, 1e-5):
+                raise ShrinkError(
+                    f"the shrunk {type(masked).__name__} differs from the masked one by {difference:.1e} of its output",
+                    hint="report this with the model: an operator of it is not what edgeprune takes it for",
+                )
+        worst = max(worst, difference)
+    return worst
+
+
+def largest_difference(masked: nn.Module, shrunk: nn.Module, inputs: tuple[Any, ...]) -> tuple[float, torch.dtype]:
+    """max |masked - shrunk| / max |masked| over all outputs, and the type of the outputs; NaN counts as infinite."""
+    with torch.no_grad():
+        expected = list(_tensors(masked(*copy.deepcopy(inputs))))
+        actual = list(_tensors(shrunk(*copy.deepcopy(inputs))))
+    if [x.shape for x in expected] != [x.shape for x in actual]:
+        return float("inf"), torch.float64
+    worst, dtype = 0.0, torch.float64
+    for one, other in zip(expected, actual, strict=True):
+        if one.numel() == 0:
+            continue
+        scale = float(one.abs().max()) or 1.0
+        difference = float((one - other).abs().max()) / scale
+        worst = max(worst, difference if difference == difference else float("inf"))
+        dtype = one.dtype
+    return worst, dtype
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    for leaf in _pytree.tree_leaves(output):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            yield leaf
+
+
+def _random_like(inputs: tuple[Any, ...], seed: int) -> tuple[Any, ...]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+
+    return tuple(_pytree.tree_map(draw, inputs))
+
+
+def _in_double(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def widen(value: Any) -> Any:
+        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(_pytree.tree_map(widen, inputs))
