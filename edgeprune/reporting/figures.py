@@ -105,8 +105,8 @@ def speedup(results: Results) -> Figure | None:
     labels = wording.setting_labels(pair.key for pair in pairs)
     colours = _assigned(list(labels.values()), COLOURS)
     markers = _assigned([pair.key.network.model for pair in pairs], MARKERS)
-    rows = math.ceil(len(colours) / 2) + math.ceil(len(markers) / 2)
-    figure = Figure(figsize=(ONE_COLUMN, 2.9 + 0.16 * rows), layout="constrained")
+    rows = max(len(colours) + 1, len(markers))
+    figure = Figure(figsize=(ONE_COLUMN, 2.8 + 0.16 * rows), layout="constrained")
     axes = figure.add_subplot()
     for (model, _, _, setting), line in _trajectories(pairs).items():
         colour, marker = colours[labels[setting]], markers[model]
@@ -114,10 +114,9 @@ def speedup(results: Results) -> Figure | None:
         ratios = [pair.ratio for pair in line if pair.ratio is not None]
         axes.plot(xs, [ratio.ratio for ratio in ratios], color=colour, linewidth=0.8, alpha=0.6, zorder=2)
         for x, ratio in zip(xs, ratios, strict=True):
-            if ratio.ci_low is not None and ratio.ci_high is not None:
-                axes.plot([x, x], [ratio.ci_low, ratio.ci_high], color=colour, linewidth=0.9, zorder=3)
-            axes.plot(x, ratio.ratio, marker=marker, color=colour, markeredgecolor="white", markeredgewidth=0.5,
-                      linestyle="none", zorder=4)  # fmt: skip
+            axes.plot(x, ratio.ratio, marker=marker, color=colour, markeredgecolor="white", markeredgewidth=0.4,
+                      markersize=4.2, linestyle="none", zorder=3)  # fmt: skip
+            _interval(axes, x, ratio.ci_low, ratio.ci_high, colour)
     promised = [pair.theoretical_macs for pair in pairs if pair.theoretical_macs is not None]
     real = [value for pair in pairs if pair.ratio for value in (pair.ratio.ratio, *_clipped_interval(pair))]
     _log_axes(axes, min([1.0, *promised]) / 1.08, max([1.5, *promised]) * 1.15, [*real, 1.0])
@@ -126,13 +125,13 @@ def speedup(results: Results) -> Figure | None:
     axes.axhline(1.0, color="#999999", linewidth=0.7, zorder=1)
     axes.set_xlabel("speed-up promised by MACs, dense / shrunk")
     axes.set_ylabel("real speed-up, masked / shrunk")
-    handles = [Line2D([], [], color=colour, linewidth=2.5, label=label) for label, colour in colours.items()]
-    handles += [
+    left = [Line2D([], [], color=colour, linewidth=2.5, label=label) for label, colour in colours.items()]
+    left.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="all of it real (y = x)"))
+    right = [
         Line2D([], [], color="#333333", marker=marker, linestyle="none", label=wording.model_name(model))
         for model, marker in markers.items()
     ]
-    handles.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="all of it is real (y = x)"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.6, columnspacing=1.2)
+    figure.legend(handles=_two_columns(left, right), loc="outside lower center", ncols=2, handlelength=1.6)
     return figure
 
 
@@ -148,9 +147,10 @@ def latency(results: Results) -> Figure | None:
     )
     width = ONE_COLUMN if len(labels) == 1 and groups <= 5 else TWO_COLUMNS
     figure = Figure(figsize=(width, 0.55 + 1.55 * len(models)), layout="constrained")
-    grid = figure.subplots(len(models), len(labels), squeeze=False, sharey="row")
+    grid = figure.subplots(len(models), len(labels), squeeze=False)
     keys = [cell.key.network for cell in cells if cell.key.network.variant != "dense"]
     for row, model in enumerate(models):
+        tops = _latency_tops([cell for cell in cells if cell.key.network.model == model])
         for column, (setting, label) in enumerate(labels.items()):
             axes = grid[row][column]
             mine = [
@@ -158,7 +158,7 @@ def latency(results: Results) -> Figure | None:
                 if cell.key.network.model == model and wording.setting(cell.key) == setting
             ]  # fmt: skip
             _latency_panel(axes, mine, keys)
-            axes.set_ylim(0, _latency_top([cell for cell in cells if cell.key.network.model == model]))
+            axes.set_ylim(0, tops.get(setting, 1.0))
             if row == 0:
                 axes.set_title(label)
             if column == 0:
@@ -192,7 +192,7 @@ def accuracy(results: Results) -> Figure | None:
                 axes.plot(*_percentages(by_parameters), color=BY_PARAMETERS, marker="s", linestyle=style)
         axes.set_title(wording.model_name(model))
         axes.set_xlabel("pruned (%)")
-        axes.set_xlim(-3, 100)
+        axes.set_xlim(-3, 103)
         axes.margins(y=0.12)
         axes.yaxis.set_major_locator(MaxNLocator(5))
     panels[0].set_ylabel("accuracy (%)")
@@ -221,7 +221,7 @@ def compression(results: Results) -> Figure | None:
         }
         for model, lines in _curves(results).items()
     }
-    every = [value for lines in curves.values() for points in lines.values() for point in points for value in point]
+    every = [point for lines in curves.values() for points in lines.values() for point in points]
     if not every:
         return None
     figure = Figure(figsize=(ONE_COLUMN, 3.0 + 0.16 * math.ceil(len(curves) / 2)), layout="constrained")
@@ -235,9 +235,9 @@ def compression(results: Results) -> Figure | None:
             axes.plot(xs, ys, color=colours[model], marker=markers[model], linestyle=style,
                       markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
         handles.append(Line2D([], [], color=colours[model], marker=markers[model], label=wording.model_name(model)))
-    top = max([1.5, *every]) * 1.1
-    _log_axes(axes, 0.95, top, [0.95 * 1.02, top / 1.02])
-    axes.plot([0.9, top], [0.9, top], color="#555555", linestyle="--", linewidth=0.9, zorder=1)
+    right, top = (max([1.5, *values]) for values in zip(*every, strict=True))
+    _log_axes(axes, 0.94, right * 1.12, [1.0, top])
+    axes.plot([0.9, right * 1.12], [0.9, right * 1.12], color="#555555", linestyle="--", linewidth=0.9, zorder=1)
     axes.set_xlabel("compression by pruned filters")
     axes.set_ylabel("compression by parameters, once shrunk")
     handles.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="y = x"))
@@ -301,7 +301,7 @@ def _latency_panel(axes: Axes, cells: Sequence[CellResult], keys: Sequence[Netwo
         x = recipes.index(_recipe(cell.key.network)) + shift[variant]
         axes.bar(x, summary.median / 1e6, width=0.4, edgecolor="#333333", linewidth=0.4, **VARIANT_FILLS[variant])
         if summary.ci_low is not None and summary.ci_high is not None:
-            axes.plot([x, x], [summary.ci_low / 1e6, summary.ci_high / 1e6], color="black", linewidth=0.9)
+            _interval(axes, x, summary.ci_low / 1e6, summary.ci_high / 1e6, "black")
         if variant == "dense":
             axes.axhline(summary.median / 1e6, color="#4d4d4d", linestyle=":", linewidth=0.8, zorder=0.9)
     axes.set_xticks(range(len(recipes)), [names.get(recipe, "dense") for recipe in recipes])
@@ -310,16 +310,40 @@ def _latency_panel(axes: Axes, cells: Sequence[CellResult], keys: Sequence[Netwo
     axes.set_xlim(-0.6, len(recipes) - 0.4)
 
 
-def _latency_top(cells: Sequence[CellResult]) -> float:
-    """The upper end of the axis in ms: a single wild interval is cut at twice the highest bar, not to squeeze all."""
-    summaries = [cell.latency for cell in cells if cell.latency is not None]
-    medians = max(summary.median for summary in summaries)
-    return 1.06 * min(max(summary.ci_high or summary.median for summary in summaries), 2 * medians) / 1e6
+def _latency_tops(cells: Sequence[CellResult]) -> dict[wording.Setting, float]:
+    """The upper ends of one model's axes in ms: one for all settings, unless some are more than 2.5 times as fast.
+
+    A single wild interval is cut at twice the highest bar, not to squeeze all.
+    """
+    tops: dict[wording.Setting, float] = {}
+    for setting in dict.fromkeys(wording.setting(cell.key) for cell in cells):
+        mine = [cell.latency for cell in cells if cell.latency is not None and wording.setting(cell.key) == setting]
+        highest = max(summary.median for summary in mine)
+        tops[setting] = 1.06 * min(max(summary.ci_high or summary.median for summary in mine), 2 * highest) / 1e6
+    shared = max(tops.values())
+    return tops if shared > 2.5 * min(tops.values()) else dict.fromkeys(tops, shared)
 
 
 def _recipe(key: NetworkKey) -> tuple[float, str, int]:
     """What places a network on the axis; the dense one comes first."""
     return (-1.0, "", 0) if key.variant == "dense" else (key.pruning_ratio or 0.0, key.method, key.seed)
+
+
+def _interval(axes: Axes, x: float, low: float | None, high: float | None, colour: str) -> None:
+    """A 95 % interval as a bar with caps; nothing where there is none."""
+    if low is not None and high is not None:
+        middle = (low + high) / 2
+        axes.errorbar(x, middle, yerr=(high - low) / 2, fmt="none", ecolor=colour, elinewidth=0.9, capsize=2, zorder=4)
+
+
+def _two_columns(left: list[Line2D], right: list[Line2D]) -> list[Line2D]:
+    """Legend entries for two columns, which matplotlib fills one after the other: the shorter is padded."""
+    height = max(len(left), len(right))
+
+    def padded(entries: list[Line2D]) -> list[Line2D]:
+        return entries + [Line2D([], [], linestyle="none", label=" ") for _ in range(height - len(entries))]
+
+    return padded(left) + padded(right)
 
 
 def _clipped_interval(pair: PairResult) -> tuple[float, ...]:

@@ -32,6 +32,7 @@ from edgeprune.schema import (
 DENSE_NS = {"lenet5": 55_000.0, "resnet20": 760_000.0, "resnet56": 2_500_000.0}
 DENSE_MACS = {"lenet5": 2_293_000, "resnet20": 40_800_000, "resnet56": 126_500_000}
 DENSE_PARAMS = {"lenet5": 431_080, "resnet20": 272_474, "resnet56": 855_770}
+SHRINKS_BY = {"lenet5": 2.0, "resnet20": 1.6, "resnet56": 1.75}
 REALISED = {"onnxruntime": 0.45, "tvm": 0.8, "torch": 0.1, "native": 0.9}
 SLOWER = {"onnxruntime": 1.0, "tvm": 1.05, "torch": 4.6, "native": 1.0}
 FACTS: dict[str, Any] = {
@@ -70,14 +71,17 @@ def cell_keys(models: Sequence[str], ratios: Sequence[float], runtimes: Sequence
 
 
 def network(key: NetworkKey) -> Network:
-    """What was built: parameters and MACs fall with the square of the ratio, accuracy late and steeply."""
+    """What was built: parameters and MACs fall by a known power of what is kept, accuracy late and steeply."""
     ratio = key.pruning_ratio or 0.0
-    kept = 1.0 if key.variant != "shrunk" else (1 - ratio) ** 2
+    kept = 1.0 if key.variant != "shrunk" else (1 - ratio) ** SHRINKS_BY[key.model]
     params = round(DENSE_PARAMS[key.model] * kept)
+    nonzero = round(DENSE_PARAMS[key.model] * (1 - ratio) ** SHRINKS_BY[key.model])
     macs = round(DENSE_MACS[key.model] * kept)
-    accuracy = 0.985 - (0.001 if key.variant == "shrunk" else 0.0) - 0.25 * ratio**5
+    accuracy = (
+        (0.985 if key.model == "lenet5" else 0.993) - (0.001 if key.variant == "shrunk" else 0.0) - 0.25 * ratio**5
+    )
     return Network(
-        session_id="first", key=key, params=params, nonzero_params=round(DENSE_PARAMS[key.model] * (1 - ratio) ** 2),
+        session_id="first", key=key, params=params, nonzero_params=nonzero,
         macs=macs, uncounted_ops={}, accuracy=accuracy, filters=784, pruned_filters=round(784 * ratio),
         onnx_bytes=4 * params + 20_000, compressed_bytes=round(3.6 * params), parity_rel=3e-7, made_from="0" * 12,
         layers=[LayerRow(layer="conv1", op="Conv2d", in_channels=3, out_channels=16, params=432, macs=442_368),
@@ -90,7 +94,7 @@ def level_ns(key: CellKey) -> float:
     base = DENSE_NS[key.network.model] * SLOWER[key.runtime]
     if key.network.variant != "shrunk":
         return base
-    return base * (1 - (key.network.pruning_ratio or 0.0)) ** (2 * REALISED[key.runtime])
+    return base * (1 - (key.network.pruning_ratio or 0.0)) ** (SHRINKS_BY[key.network.model] * REALISED[key.runtime])
 
 
 def unit(key: CellKey) -> str:

@@ -1,0 +1,11 @@
+"""From a results folder to tables, figures and a page, read from its journal and manifest alone.
+
+`write_report` does all of it; `load` gives the numbers themselves. Neither torch nor tvm is imported, and matplotlib
+only when figures are drawn. Start reading with `results.py`.
+"""
+
+from edgeprune.reporting.answer import answer
+from edgeprune.reporting.report import ReportFiles, write_report
+from edgeprune.reporting.results import CellResult, Manifest, PairResult, Results, load
+
+__all__ = ["CellResult", "Manifest", "PairResult", "ReportFiles", "Results", "answer", "load", "write_report"]

@@ -1,0 +1,111 @@
+"""The answer of a run in one sentence: what pruning promises by MACs, and what each runtime delivers of it.
+
+`answer` takes the pruning ratio nearest to one half that has finished pairs, and over its networks the geometric mean,
+as ratios are averaged. It says "slower" and "no measurable change" where that is what the intervals say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from edgeprune.measuring import realised
+from edgeprune.reporting import wording
+from edgeprune.reporting.results import PairResult, Results
+
+_NAMED_RUNTIMES = 4
+
+
+def answer(results: Results) -> str:
+    """One sentence that answers the run's question, or that says why there is no answer yet."""
+    measured = [pair for pair in results.pairs if pair.ratio is not None and pair.theoretical_macs is not None]
+    if not measured:
+        return _no_answer(results)
+    at = min({pair.pruning_ratio for pair in measured}, key=lambda ratio: (abs(ratio - 0.5), ratio))
+    pairs = _on_every_setting([pair for pair in measured if pair.pruning_ratio == at])
+    labels = wording.setting_labels(pair.key for pair in pairs)
+    by_label: dict[str, list[PairResult]] = {}
+    for pair in pairs:
+        by_label.setdefault(labels[wording.setting(pair.key)], []).append(pair)
+    promised = _mean([pair.theoretical_macs or 1.0 for pair in pairs])
+    return (
+        f"Removing {wording.percent(at)} of the filters promises {wording.times(promised)} by MACs"
+        f"{_over(pairs)}; {_place(pairs)}{_join(_deliveries(by_label))}."
+    )
+
+
+def _deliveries(by_label: dict[str, list[PairResult]]) -> list[str]:
+    """What each setting delivers; of many only the slowest and the fastest."""
+    if len(by_label) > _NAMED_RUNTIMES:
+        ordered = sorted(by_label, key=lambda label: _real(by_label[label]))
+        by_label = {label: by_label[label] for label in (ordered[-1], ordered[0])}
+    return [f"{label} {_delivery(pairs)}" for label, pairs in by_label.items()]
+
+
+def _delivery(pairs: Sequence[PairResult]) -> str:
+    real = _real(pairs)
+    verdicts = {pair.verdict for pair in pairs}
+    if verdicts == {"no change"}:
+        return f"shows no measurable change ({wording.times(real)})"
+    if real < 1.0:
+        return f"is slower ({wording.times(real)})"
+    share = realised(real, _mean([pair.theoretical_macs or 1.0 for pair in pairs]))
+    notes = [f"realised {wording.percent(share)}"] if share is not None else []
+    if verdicts == {"unknown"}:
+        notes.append("one block, so no interval")
+    return f"delivers {wording.times(real)}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _real(pairs: Sequence[PairResult]) -> float:
+    return _mean([pair.ratio.ratio for pair in pairs if pair.ratio is not None])
+
+
+def _on_every_setting(pairs: Sequence[PairResult]) -> Sequence[PairResult]:
+    """Pairs of the networks that every setting finished, so that settings are compared on the same networks."""
+    networks: dict[wording.Setting, set[str]] = {}
+    for pair in pairs:
+        networks.setdefault(wording.setting(pair.key), set()).add(pair.key.network.network_id)
+    common = set.intersection(*networks.values())
+    return [pair for pair in pairs if pair.key.network.network_id in common] or pairs
+
+
+def _over(pairs: Sequence[PairResult]) -> str:
+    networks = {pair.key.network.network_id for pair in pairs}
+    models = list(dict.fromkeys(wording.model_name(pair.key.network.model) for pair in pairs))
+    if len(networks) == 1:
+        return f" for {models[0]}"
+    if len(networks) == len(models) <= 3:
+        return f" (mean of {_join(models)})"
+    return f" (mean of {len(networks)} networks)"
+
+
+def _place(pairs: Sequence[PairResult]) -> str:
+    devices = {pair.key.device for pair in pairs}
+    if len(devices) > 1:
+        return ""
+    device = devices.pop()
+    return "on this machine " if device == "local" else f"on {device} "
+
+
+def _no_answer(results: Results) -> str:
+    wrong = sum(not cell.ok for cell in results.cells)
+    if results.unfinished:
+        return (
+            f"There is no answer yet: no masked and shrunk network are both measured; {len(results.unfinished)} "
+            f"of {len(results.unfinished) + len(results.cells)} cells are still to be done."
+        )
+    if wrong:
+        return (
+            f"There is no answer: {wrong} of {len(results.cells)} cells did not end well, and no masked and shrunk "
+            "network are left to compare."
+        )
+    return "There is no answer: the matrix holds no masked and shrunk network to compare."
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    """The geometric mean."""
+    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
+
+
+def _join(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

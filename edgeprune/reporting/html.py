@@ -1,0 +1,271 @@
+"""report.html: one file that opens anywhere, without a network, and tells what came out.
+
+`page` fills `page/report.html.jinja` (with its style and its script for sorting tables) from `Results`. Figures are
+put in as data, so that the file can be mailed alone. Text from a run is always escaped. Start with `page`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import jinja2
+
+from edgeprune.measuring import FLAG_MEANINGS
+from edgeprune.reporting import wording
+from edgeprune.reporting.answer import answer
+from edgeprune.reporting.results import CellResult, PairResult, Results
+from edgeprune.schema import Network
+
+CAPTIONS: Mapping[str, tuple[str, str]] = {
+    "speedup": (
+        "Promised and real speed-up",
+        "Each point is a masked/shrunk pair; a line joins the pruning ratios of one network on one runtime. On the "
+        "dashed line all of the speed-up that the MACs promise is real; on the grey line pruning gains no time. "
+        "Bars are 95 % intervals. Both axes are logarithmic.",
+    ),
+    "latency": (
+        "Latency of dense, masked and shrunk networks",
+        "Median latency of a call with its 95 % interval. The dotted line continues the dense network. A masked "
+        "network keeps the dense one's shapes, and usually its time. Where a runtime is much slower than another, "
+        "its panel has a scale of its own.",
+    ),
+    "accuracy": (
+        "Accuracy against what was pruned",
+        "The same networks twice: by the share of filters that was pruned (blue), and by the share of parameters "
+        "that is really gone once the network is shrunk (red).",
+    ),
+    "compression": (
+        "Compression by filters and by parameters",
+        "Compression is 100 / (100 - rate in percent). Above the dashed line more parameters are gone than filters: "
+        "a removed filter also removes the weights of the next layer that read it.",
+    ),
+}
+WORDS: Mapping[str, str] = {
+    "pruning ratio": "fraction of filters removed",
+    "dense, masked, shrunk": "the untouched network; the same with filters set to zero and all shapes kept; the "
+    "network with the zeroed parts really gone",
+    "MAC": "one multiply-add",
+    "promised speed-up": "by filters 1 / (1 - ratio); by MACs those of the dense over those of the shrunk network",
+    "real speed-up": "latency of the masked over that of the shrunk network, from launches that ran back to back; "
+    "geometric mean over blocks, with a bootstrap 95 % interval",
+    "realised": "log(real) / log(promised by MACs): 100 % is all of it, 0 % nothing, below 0 % slower than before",
+    "no change": "the 95 % interval holds 1",
+    "launch, block": "a fresh process; one launch of every network, in random order",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a table: what is shown, what it sorts by ("" sorts last), and a class for its look."""
+
+    text: str
+    key: str = ""
+    look: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that sorts by a click: `numeric` says of each column whether it holds numbers."""
+
+    name: str
+    columns: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[Field, ...], ...]
+
+
+def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> str:
+    """The report as HTML.
+
+    Args:
+        results: What is told.
+        svg: Figures by name, as SVG files.
+        files: Paths of the other files of the report, relative to the page, to link to.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("edgeprune.reporting", "page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    statuses = Counter(cell.end.status for cell in results.cells)
+    earned = Counter(flag for cell in results.cells for flag in cell.flags)
+    return environment.get_template("report.html.jinja").render(
+        manifest=results.manifest,
+        created=_moment(results.manifest.created_at),
+        answer=answer(results),
+        statuses=[(status, statuses[status]) for status in ("ok", "invalid", "failed", "skipped") if statuses[status]],
+        left=len(results.unfinished),
+        figures=[
+            {
+                "name": name,
+                "title": title,
+                "caption": caption,
+                "data": base64.b64encode(svg[name]).decode(),
+                "alt": _alt(results, name, title),
+            }
+            for name, (title, caption) in CAPTIONS.items()
+            if name in svg
+        ],
+        missing=[title for name, (title, _) in CAPTIONS.items() if name not in svg],
+        tables=[pairs_table(results), cells_table(results), networks_table(results)],
+        wrong=[cell for cell in results.cells if not cell.ok],
+        cell_name=_cell_name,
+        flags=[(name, meaning, earned[name]) for name, meaning in FLAG_MEANINGS.items()],
+        problems=results.problems,
+        notes=_notes(results),
+        devices={
+            name: [(wording.fact_name(fact), wording.fact(fact, value)) for fact, value in facts.items()
+                   if fact != "event"]
+            for name, facts in results.devices.items()
+        },
+        plan=_plan(results.manifest.plan),
+        matrix=json.dumps(results.manifest.matrix, indent=2, ensure_ascii=False, default=str),
+        words=WORDS,
+        files=files,
+    )  # fmt: skip
+
+
+def pairs_table(results: Results) -> Table:
+    """Promised against real speed-up, a row a pair."""
+    labels = wording.setting_labels(pair.key for pair in results.pairs)
+    keys = [pair.key.network for pair in results.pairs]
+
+    def row(pair: PairResult) -> tuple[Field, ...]:
+        ratio, key = pair.ratio, pair.key.network
+        interval = f"{ratio.ci_low:.2f} – {ratio.ci_high:.2f}" if ratio and ratio.ci_low and ratio.ci_high else "–"
+        return (
+            _text(wording.model_name(key.model)),
+            Field(wording.recipe_label(key, keys), _key(pair.pruning_ratio)),
+            _text(labels[wording.setting(pair.key)]),
+            Field(wording.times(pair.theoretical_filters), _key(pair.theoretical_filters)),
+            Field(wording.times(pair.theoretical_macs), _key(pair.theoretical_macs)),
+            Field(wording.times(ratio.ratio if ratio else None), _key(ratio.ratio if ratio else None), "strong"),
+            Field(interval, _key(ratio.ci_low if ratio else None)),
+            Field(wording.percent(pair.realised), _key(pair.realised)),
+            Field(pair.verdict, pair.verdict, "verdict " + pair.verdict.replace(" ", "-")),
+        )
+
+    columns = ("Network", "Pruned", "Runtime", "By filters", "By MACs", "Real", "95 % interval", "Realised", "Verdict")
+    numeric = (False, True, False, True, True, True, True, True, False)
+    return Table("Pairs", columns, numeric, tuple(row(pair) for pair in results.pairs))
+
+
+def cells_table(results: Results) -> Table:
+    """Latency and memory, a row a cell that ended."""
+    labels = wording.setting_labels(cell.key for cell in results.cells)
+    keys = [cell.key.network for cell in results.cells if cell.key.network.variant != "dense"]
+
+    def row(cell: CellResult) -> tuple[Field, ...]:
+        key, latency = cell.key.network, cell.latency
+        interval = "–"
+        if latency and latency.ci_low and latency.ci_high:
+            interval = f"{wording.milliseconds(latency.ci_low)} – {wording.milliseconds(latency.ci_high)}"
+        memory = max((launch.peak_rss_bytes or 0 for launch in cell.launches), default=0) or None
+        recipe = "–" if key.variant == "dense" else wording.recipe_label(key, keys)
+        return (
+            _text(wording.model_name(key.model)),
+            _text(key.variant),
+            Field(recipe, _key(key.pruning_ratio)),
+            _text(labels[wording.setting(cell.key)]),
+            Field(cell.end.status, cell.end.status, "status " + cell.end.status),
+            Field(wording.milliseconds(latency.median if latency else None), _key(latency.median if latency else None),
+                  "strong"),
+            Field(interval, _key(latency.ci_low if latency else None)),
+            Field(wording.byte_size(memory), _key(memory)),
+            Field(wording.byte_size(cell.end.artifact_bytes), _key(cell.end.artifact_bytes)),
+            Field(", ".join(cell.flags) or "–", " ".join(cell.flags)),
+        )  # fmt: skip
+
+    columns = (
+        "Network", "Variant", "Pruned", "Runtime", "Status", "Latency (ms)", "95 % interval (ms)", "Peak memory",
+        "Program", "Flags",
+    )  # fmt: skip
+    numeric = (False, False, True, False, False, True, True, True, True, False)
+    return Table("Cells", columns, numeric, tuple(row(cell) for cell in results.cells))
+
+
+def networks_table(results: Results) -> Table:
+    """Accuracy and size, a row a network."""
+    keys = [network.key for network in results.networks if network.key.variant != "dense"]
+
+    def row(network: Network) -> tuple[Field, ...]:
+        key = network.key
+        recipe = "–" if key.variant == "dense" else wording.recipe_label(key, keys)
+        return (
+            _text(wording.model_name(key.model)),
+            _text(key.variant),
+            Field(recipe, _key(key.pruning_ratio)),
+            Field(wording.percent(network.accuracy, 1), _key(network.accuracy)),
+            Field(wording.count(network.params), _key(network.params)),
+            Field(wording.count(network.nonzero_params), _key(network.nonzero_params)),
+            Field(wording.count(network.macs), _key(network.macs)),
+            Field(wording.byte_size(network.onnx_bytes), _key(network.onnx_bytes)),
+            Field(wording.byte_size(network.compressed_bytes), _key(network.compressed_bytes)),
+        )
+
+    columns = ("Network", "Variant", "Pruned", "Accuracy", "Parameters", "Non-zero", "MACs", "ONNX", "Compressed")
+    numeric = (False, False, True, True, True, True, True, True, True)
+    return Table("Networks", columns, numeric, tuple(row(network) for network in results.networks))
+
+
+def _text(text: str) -> Field:
+    return Field(text, text)
+
+
+def _key(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _cell_name(cell: CellResult) -> str:
+    key, network = cell.key, cell.key.network
+    recipe = "" if network.variant == "dense" else f" {network.method} {wording.percent(network.pruning_ratio)}"
+    name = f"{wording.model_name(network.model)}{recipe} {network.variant}"
+    return f"{name}, {wording.runtime_name(key.runtime)} on {key.device}, {key.threads} thread" + "s" * (
+        key.threads > 1
+    )
+
+
+def _notes(results: Results) -> list[str]:
+    """What the builders of networks have to say, and operations whose MACs are not in the counts."""
+    notes = [f"{wording.model_name(one.key.model)} {one.key.variant}: {note}" for one in results.networks
+             for note in one.notes]  # fmt: skip
+    for network in results.networks:
+        if network.uncounted_ops:
+            named = ", ".join(f"{op} ({times})" for op, times in sorted(network.uncounted_ops.items()))
+            notes.append(f"{wording.model_name(network.key.model)} {network.key.variant}: not in its MACs: {named}")
+    return list(dict.fromkeys(notes))
+
+
+def _alt(results: Results, name: str, title: str) -> str:
+    """What a reader who cannot see the figure needs: its subject, and where its numbers stand."""
+    models = ", ".join(dict.fromkeys(wording.model_name(network.key.model) for network in results.networks))
+    table = "Pairs" if name == "speedup" else "Cells" if name == "latency" else "Networks"
+    return f"{title} of {models}. Its numbers are in the table {table} below."
+
+
+def _plan(plan: Mapping[str, Any]) -> str:
+    """The measuring plan as a sentence; of a plan that is written otherwise, its fields."""
+    try:
+        return (
+            f"Plan “{plan['name']}”: {plan['launches']} launches a cell, each of at least {plan['samples']} samples "
+            f"and {plan['seconds']:g} s, calls under 1 ms in groups of {1000 * plan['group_seconds']:g} ms, after a "
+            f"warm-up of at least {plan['warmup_calls']} calls and {plan['warmup_seconds']:g} s."
+        )
+    except (KeyError, TypeError, ValueError):
+        return ", ".join(f"{name} {value}" for name, value in plan.items())
+
+
+def _moment(text: str) -> str:
+    """A time of the manifest, in UTC and said so; as it stands if it is no ISO 8601 time."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if moment.tzinfo else f"{moment:%Y-%m-%d %H:%M}"
