@@ -111,7 +111,7 @@ def addition_at(site: Site, plan: Plan) -> Addition | None:
     held = [plan.layouts[operand] for operand in site.operands]
     layout = np.flatnonzero(decision.keep)
     exact = [plan.decisions[operand].exact for operand in site.operands]
-    if np.array_equal(*held) and np.isin(layout, held[0]).all() and all(e[layout].all() for e in exact):
+    if np.array_equal(held[0], held[1]) and np.isin(layout, held[0]).all() and all(e[layout].all() for e in exact):
         places = np.arange(len(held[0]))
         return Addition(held[0], (places, places), np.zeros(len(places)))
     sources, offset = [], np.zeros(len(layout))

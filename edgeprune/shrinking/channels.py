@@ -43,7 +43,8 @@ class Demand:
     @classmethod
     def nothing(cls, channels: int) -> Demand:
         """The demand of no reader at all."""
-        return cls(*(np.zeros(channels, dtype=np.bool_) for _ in range(3)))
+        none = np.zeros(channels, dtype=np.bool_)
+        return cls(value=none, border=none, physical=none)
 
     @classmethod
     def everything(cls, channels: int) -> Demand:
@@ -97,7 +98,7 @@ def varies(constants: Vector) -> Flags:
 
 def nonzero_constant(constants: Vector) -> Flags:
     """Channels that are one known number other than zero."""
-    return ~np.isnan(constants) & (constants != 0.0)
+    return np.asarray(~np.isnan(constants) & (constants != 0.0), dtype=np.bool_)
 
 
 def unknown(channels: int) -> Vector:

@@ -105,11 +105,7 @@ def channel_count(shape: torch.Size | None) -> int:
 
 def as_tuple(example_inputs: Tensor | tuple[Any, ...]) -> tuple[Any, ...]:
     """The positional arguments of forward that `example_inputs` stands for."""
-    return (
-        tuple(example_inputs)
-        if isinstance(example_inputs, list | tuple) and not isinstance(example_inputs, Tensor)
-        else (example_inputs,)
-    )
+    return tuple(example_inputs) if isinstance(example_inputs, list | tuple) else (example_inputs,)
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -133,7 +129,7 @@ def private_copy(model: nn.Module) -> nn.Module:
         ) from error
     for module in duplicate.modules():
         for name in _pruned_names(module):
-            prune.remove(module, name)
+            prune.remove(module, name)  # type: ignore[no-untyped-call]
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
@@ -215,9 +211,8 @@ def _make_pure(root: fx.GraphModule) -> None:
             node.target = _PURE_FUNCTIONS.get(node.target, node.target)
         node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
         if isinstance(overwritten, fx.Node):
-            overwritten.replace_all_uses_with(
-                node, delete_user_cb=lambda user, here=order[node]: user in order and order[user] > here
-            )
+            for reader in [user for user in overwritten.users if order[user] > order[node]]:
+                reader.replace_input_with(overwritten, node)
     root.recompile()
 
 

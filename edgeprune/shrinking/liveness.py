@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import fx
 
-from edgeprune.shrinking.channels import Decision, Demand, Vector, nonzero_constant, varies
+from edgeprune.shrinking.channels import Decision, Demand, Flags, Vector, nonzero_constant, varies
 from edgeprune.shrinking.graph import Network, Site
 
 
@@ -72,7 +72,7 @@ def _sweep(network: Network, constants: Mapping[fx.Node, Vector], agreed: dict[s
     return decisions
 
 
-def _wanted(site: Site, demand: Demand, constants: Vector) -> np.ndarray:  # type: ignore[type-arg]
+def _wanted(site: Site, demand: Demand, constants: Vector) -> Flags:
     """Channels that one call of a shared module keeps: the others have to keep them too."""
     return decide(site, demand, constants).keep
 

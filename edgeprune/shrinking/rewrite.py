@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.additions import Gather
-from edgeprune.shrinking.channels import Layout
+from edgeprune.shrinking.channels import Layout, Vector
 from edgeprune.shrinking.graph import Site
 from edgeprune.shrinking.plan import Plan
 
@@ -99,7 +99,7 @@ class Surgery:
         """Call a function in the site's place."""
         return self.graph.create_node("call_function", function, args, {}, name=site.node.name)
 
-    def tensor(self, numbers: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    def tensor(self, numbers: Vector) -> Tensor:
         """Numbers in the network's own type and place."""
         return torch.from_numpy(numbers).to(device=self.device, dtype=self._dtype)
 

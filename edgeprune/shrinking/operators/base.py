@@ -52,7 +52,7 @@ class Operator(ABC):
         """Which channels its output really holds, in which order; it must hold all that are kept."""
 
     @abstractmethod
-    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node | None:
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         """Add the shrunk form of the node to the new graph."""
 
     def absorbs(self, site: Site) -> bool:
@@ -78,7 +78,7 @@ class Opaque(Operator):
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep)
 
-    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node | None:
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         return surgery.copy_whole(site)
 
 
@@ -98,7 +98,7 @@ class ChannelWise(Operator):
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return operands[0]
 
-    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node | None:
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         return surgery.copy(site)
 
 

@@ -7,9 +7,10 @@ minimal; in wider groups a group lives as long as one of its outputs is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import fx, nn
 
@@ -41,13 +42,13 @@ class Grouped(Operator):
         if kernels.sees_border:
             moving = moving | nonzero_constant(given)
         steady = np.where(moving, 0.0, given)
-        result = kernels.bias + (_per_output(site, steady) * kernels.summed).sum(axis=1)
+        result: Vector = kernels.bias + (_per_output(site, steady) * kernels.summed).sum(axis=1)
         result[(_per_output(site, moving) & kernels.connected).any(axis=1)] = np.nan
         return result
 
     def widen(self, site: Site, keep: Flags) -> Flags:
         alive = _by_group(site, keep).any(axis=1)
-        return np.repeat(alive, len(keep) // _groups(site))
+        return np.asarray(np.repeat(alive, len(keep) // _groups(site)), dtype=np.bool_)
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         used = np.where(computed_rows(site, decision, output)[:, None], site.kernels.connected, False)
@@ -82,11 +83,11 @@ def _groups(site: Site) -> int:
     return int(getattr(site.module, "groups"))  # noqa: B009 - the module's type was checked when the site was matched
 
 
-def _by_group(site: Site, channels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _by_group(site: Site, channels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[C, ...] as [groups, C / groups, ...]."""
     return channels.reshape(_groups(site), -1, *channels.shape[1:])
 
 
-def _per_output(site: Site, by_group: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _per_output(site: Site, by_group: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[groups, in / groups] as [out, in / groups]: what each output reads."""
     return np.repeat(by_group, site.channels // _groups(site), axis=0)

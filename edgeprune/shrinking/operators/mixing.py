@@ -54,7 +54,7 @@ class Mixing(Operator):
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         kernels, given = site.kernels, operands[0]
-        used = kernels.connected[computed_rows(site, decision, output)].any(axis=0)
+        used = read_inputs(kernels, computed_rows(site, decision, output))
         if site.shared:  # one set of weights serves several calls: nothing can be folded for one of them
             return [Demand.of(used, physical=used, present=True)]
         border = used & nonzero_constant(given) if kernels.sees_border else None
@@ -71,7 +71,7 @@ class Mixing(Operator):
         reads = have = plan.layouts[operand]
         rows = plan.layouts[site.node]
         if site.shared:
-            used = np.flatnonzero(site.kernels.connected[rows].any(axis=0))
+            used = np.flatnonzero(read_inputs(site.kernels, plan.decisions[site.node].keep))
             reads = used if len(used) else have[:1]
         weight, bias = shared_weights(site.kernels, reads, rows) if site.shared else shrunk_weights(site, surgery)
         wants_bias = site.kernels.layer.bias is not None or bool(bias.any())
@@ -83,6 +83,11 @@ class Mixing(Operator):
 def computed_rows(site: Site, decision: Decision, output: Vector) -> Flags:
     """bool [out]: outputs that are made from the inputs; the others are constants or only fill a place."""
     return decision.keep if site.shared else decision.exact & varies(output)
+
+
+def read_inputs(kernels: Kernels, rows: Flags) -> Flags:
+    """bool [in]: inputs with any weight to the given outputs."""
+    return np.asarray(kernels.connected[rows].any(axis=0), dtype=np.bool_)
 
 
 def shared_weights(kernels: Kernels, reads: Layout, rows: Layout) -> tuple[Tensor, Vector]:
@@ -107,7 +112,7 @@ def shrunk_weights(site: Site, surgery: Surgery) -> tuple[Tensor, Vector]:
 
     present = np.zeros_like(computed, shape=given.shape)
     present[reads] = source.exact[reads]
-    removed = np.flatnonzero(nonzero_constant(given) & ~present & kernels.connected[computed].any(axis=0))
+    removed = np.flatnonzero(nonzero_constant(given) & ~present & read_inputs(kernels, computed))
     if len(removed) and kernels.sees_border:
         if source.carrier is None or not present[source.carrier]:
             raise ShrinkError(

@@ -73,7 +73,7 @@ class Pointwise(ChannelWise):
                 result = site.module(numbers)
             else:
                 args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda _: numbers)
-                target = getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
+                target: Any = getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
                 result = target(*args, **kwargs)
         return np.where(varies(given), np.nan, result.double().numpy())
 
