@@ -45,7 +45,8 @@ def prune(
         data: Batches (images, labels) for criteria that look at data.
         seed: Of criteria that draw random numbers.
         scope: "local" removes the ratio in every layer; "global" over all layers together, by one threshold over
-            scores divided by their layer's root of the sum of squares (Molchanov et al. 2017, section 2.2).
+            scores divided by their layer's mean score, as Torch-Pruning does. (The root of the sum of squares of
+            Molchanov et al. 2017, section 2.2, would empty the widest layers first: it grows with their width.)
         batchnorm: "mask" also zeroes scale and shift of a batch-norm that reads nothing but the pruned layer, as PFEC
             does (Li et al. 2017, section 3); "keep" leaves them, and the channel's shift remains.
 
@@ -135,8 +136,8 @@ def _local(scores: Mapping[str, torch.Tensor], ratio: float) -> dict[str, torch.
 def _global(scores: Mapping[str, torch.Tensor], ratio: float) -> dict[str, torch.Tensor]:
     names = list(scores)
     gone = {name: torch.zeros(len(values), dtype=torch.bool) for name, values in scores.items()}
-    norms = {name: float(values.square().sum().sqrt()) for name, values in scores.items()}
-    normalised = torch.cat([scores[name] / norms[name] if norms[name] > 0 else scores[name] for name in names])
+    means = {name: float(values.mean()) for name, values in scores.items()}
+    normalised = torch.cat([scores[name] / means[name] if means[name] > 0 else scores[name] for name in names])
     places = [(name, index) for name in names for index in range(len(scores[name]))]
     left = _wanted(ratio, len(places))
     staying = {name: len(values) for name, values in scores.items()}

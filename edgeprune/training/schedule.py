@@ -70,5 +70,5 @@ def learning_rate(schedule: Schedule, step: int, steps: int) -> float:
     return schedule.peak_rate * 0.5 * (1.0 + math.cos(math.pi * (step - rise) / (steps - rise)))
 
 
-FROM_SCRATCH = Schedule(epochs=12, peak_rate=0.1, patience=None)
-FINE_TUNE = Schedule(epochs=3, peak_rate=0.02, warmup=0.1)
+FROM_SCRATCH = Schedule(epochs=12)
+FINE_TUNE = Schedule(epochs=5, peak_rate=0.05, warmup=0.2)
