@@ -1,0 +1,135 @@
+"""From an ONNX file to a shared library that TVM's runtime alone can run: the whole way in one page.
+
+    read_graph -> rewrite -> lower -> fuse -> schedule -> plan memory -> machine code -> library
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from tvm import relax
+
+from edgeprune.compiling.targets import Target
+from edgeprune.compiling.tvm.graph import read_graph
+from edgeprune.compiling.tvm.layout import stored_channels
+from edgeprune.compiling.tvm.lower import lower
+from edgeprune.compiling.tvm.ops import RULES
+from edgeprune.compiling.tvm.rewrite import rewrite
+from edgeprune.compiling.tvm.schedule import schedule_module
+from edgeprune.errors import CompileError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a compiled library: bytes of its packed weights, and of the tensors between kernels."""
+
+    weights_bytes: int
+    arena_bytes: int
+
+
+def build_library(onnx_path: Path, library: Path, target: Target, threads: int) -> Facts:
+    """Compile an ONNX file into a shared library.
+
+    Raises:
+        CompileError: the network cannot be compiled, or there is no C compiler to link with.
+    """
+    linker = find_linker()
+    lanes = target.vector_bits // 32
+    graph = rewrite(read_graph(onnx_path), lambda channels: stored_channels(channels, lanes))
+    module = lower(graph, RULES, lanes, target.vector_registers)
+    tvm_target = tvm.target.Target(target.tvm)
+    try:
+        with tvm_target:
+            module = schedule_module(_fuse(module), lanes, parallel=threads > 1)
+            module = _plan(module)
+            facts = Facts(_weights_bytes(module), _arena_bytes(module))
+            executable = relax.build(module, tvm_target, relax_pipeline=_FINISH)
+        executable.export_library(str(library), cc=linker)
+    except Exception as error:  # TVM and the linker raise errors of any kind
+        raise CompileError(
+            f"tvm could not build {onnx_path.name} for target {target.name}: {type(error).__name__}",
+            hint="use the runtime onnxruntime for this network, and report the network with the detail below",
+            detail=str(error),
+        ) from error
+    return facts
+
+
+def find_linker() -> str:
+    """The C compiler that links the library.
+
+    Raises:
+        CompileError: there is none.
+    """
+    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang", "g++"):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    raise CompileError(
+        "no C compiler was found to link the compiled network",
+        hint="install one (Debian: apt install gcc; macOS: xcode-select --install) or set CC",
+    )
+
+
+def _fuse(module: tvm.IRModule) -> tvm.IRModule:
+    passes = relax.transform
+    steps = [
+        passes.LegalizeOps(),
+        passes.AnnotateTIROpPattern(),
+        passes.DeadCodeElimination(),
+        passes.FuseOps(),
+        passes.FuseTIR(),
+        passes.DeadCodeElimination(),
+    ]
+    return tvm.transform.Sequential(steps)(module)
+
+
+def _plan(module: tvm.IRModule) -> tvm.IRModule:
+    passes = relax.transform
+    steps = [
+        passes.RewriteDataflowReshape(),
+        passes.ToNonDataflow(),
+        passes.RemovePurityChecking(),
+        passes.CallTIRRewrite(),
+        passes.StaticPlanBlockMemory(),
+    ]
+    return tvm.transform.Sequential(steps)(module)
+
+
+_FINISH = tvm.transform.Sequential(
+    [
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+)
+
+
+def _weights_bytes(module: tvm.IRModule) -> int:
+    """Bytes of the constants of `main`, each counted once."""
+    sizes = {}
+
+    def visit(expression: relax.Expr) -> None:
+        if isinstance(expression, tvm.ir.GenericConst) and isinstance(expression.value, tvm.runtime.Tensor):
+            sizes[expression] = expression.value.numpy().nbytes
+
+    relax.analysis.post_order_visit(module["main"], visit)
+    return sum(sizes.values())
+
+
+def _arena_bytes(module: tvm.IRModule) -> int:
+    """Bytes of the storage planned for the tensors between kernels; borders inside kernels are not in it."""
+    sizes = []
+
+    def visit(expression: relax.Expr) -> None:
+        if isinstance(expression, relax.Call) and getattr(expression.op, "name", "") == "relax.memory.alloc_storage":
+            sizes.append(int(expression.args[0].values[0]))
+
+    relax.analysis.post_order_visit(module["main"], visit)
+    return sum(sizes)

@@ -1,0 +1,165 @@
+"""From a `Graph` to one Relax function on stored tensors, node by node.
+
+`lower` walks the nodes; `ops.py` has a rule for each operator that is computed in the stored form. An operator without
+a rule goes to TVM's own ONNX converter on tensors in ONNX's order: right, but not fast. An operator that neither knows
+ends in a CompileError that names the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+from tvm import relax, te, tirx
+from tvm.relax.frontend.onnx import onnx_frontend
+
+from edgeprune.compiling.tvm.graph import Array, Graph, Node
+from edgeprune.compiling.tvm.layout import Stored, stored_channels
+from edgeprune.errors import CompileError
+
+Value = Stored | relax.Expr
+
+
+@dataclass
+class Lowering:
+    """What the rules work with: where to emit, the values so far, and the target's registers."""
+
+    builder: relax.BlockBuilder
+    graph: Graph
+    lanes: int
+    registers: int
+    values: dict[str, Value] = field(default_factory=dict)
+
+    def constant(self, name: str) -> Array | None:
+        """The constant of that name, or None."""
+        return self.graph.constants.get(name)
+
+    def plain(self, name: str) -> relax.Expr:
+        """A value in ONNX's order of dimensions."""
+        constant = self.constant(name)
+        if constant is not None:
+            return relax.const(constant)
+        value = self.values[name]
+        if isinstance(value, Stored):
+            value = self.values[f"{name}/plain"] = self.values.get(f"{name}/plain") or self._unstore(value)
+        return value
+
+    def stored(self, name: str) -> Stored:
+        """A value in stored form; it must have 2 or 4 dimensions (see `can_store`)."""
+        value = self.values[name]
+        if not isinstance(value, Stored):
+            value = self.values[name] = self._store(value)
+        return value
+
+    def can_store(self, name: str) -> bool:
+        """Whether a value is no constant and has, or can be brought into, stored form."""
+        value = self.values.get(name)
+        if value is None or isinstance(value, Stored):
+            return value is not None
+        return isinstance(value.ty, relax.TensorType) and value.ty.ndim in (2, 4) and value.ty.dtype == "float32"
+
+    def emit(self, compute: Callable[..., te.Tensor], *args: relax.Expr, hint: str, pattern: int) -> relax.Expr:
+        """Emit a kernel; `pattern` is TVM's operator pattern, which decides about fusion."""
+        return self.builder.emit_te(compute, *args, primfunc_name_hint=hint, primfunc_attrs={"op_pattern": pattern})
+
+    def _store(self, value: relax.Expr) -> Stored:
+        shape = [int(extent) for extent in value.ty.shape]
+        if len(shape) == 2:
+            return Stored(self.builder.emit(relax.op.reshape(value, (1, 1, *shape))), shape[1], 2)
+        channels, stored = shape[1], stored_channels(shape[1], self.lanes)
+        if value in self.builder_inputs():
+            stored = channels  # a network's input has few channels; the first convolution reads them one by one
+
+        def compute(x: te.Tensor) -> te.Tensor:
+            def pixel(n: Any, h: Any, w: Any, c: Any) -> Any:
+                if stored == channels:
+                    return x[n, c, h, w]
+                return tirx.if_then_else(c < channels, x[n, c, h, w], tirx.const(0, "float32"))
+
+            return te.compute((shape[0], shape[2], shape[3], stored), pixel, name="store")
+
+        return Stored(self.emit(compute, value, hint="store", pattern=INJECTIVE), channels, 4)
+
+    def builder_inputs(self) -> list[relax.Expr]:
+        """The network's inputs."""
+        return [self.values[f"{name}/input"] for name in self.graph.inputs]
+
+    def _unstore(self, value: Stored) -> relax.Expr:
+        n, h, w, _ = value.shape
+        shape = (n, value.channels, h, w) if value.rank == 4 else (w, value.channels)
+
+        def compute(x: te.Tensor) -> te.Tensor:
+            if value.rank == 4:
+                return te.compute(shape, lambda n, c, h, w: x[n, h, w, c], name="unstore")
+            return te.compute(shape, lambda m, c: x[0, 0, m, c], name="unstore")
+
+        return self.emit(compute, value.value, hint="unstore", pattern=INJECTIVE)
+
+
+Rule = Callable[[Lowering, Node], Value | None]
+BROADCAST, INJECTIVE = 1, 2  # TVM's operator patterns
+
+
+def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int) -> tvm.IRModule:
+    """One Relax function `main` that computes the network.
+
+    Args:
+        graph: The network, rewritten.
+        rules: The rule of each operator type; a rule may give None to leave the node to TVM's converter.
+        lanes: float32 lanes of the target's vector.
+        registers: The target's vector registers.
+
+    Raises:
+        CompileError: an operator is not supported.
+    """
+    builder = relax.BlockBuilder()
+    lowering = Lowering(builder, graph, lanes, registers)
+    inputs = [relax.Var(f"input_{i}", relax.TensorType(graph.shapes[name], "float32")) for i, name in enumerate(graph.inputs)]
+    for name, variable in zip(graph.inputs, inputs, strict=True):
+        lowering.values[name] = lowering.values[f"{name}/input"] = variable
+    with builder.function("main", inputs):
+        with builder.dataflow():
+            for node in graph.nodes:
+                _lower_node(lowering, rules, node)
+            results = [lowering.plain(name) for name in graph.outputs]
+            result = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
+        builder.emit_func_output(result)
+    return builder.get()
+
+
+def _lower_node(lowering: Lowering, rules: dict[str, Rule], node: Node) -> None:
+    try:
+        rule = rules.get(node.op)
+        value = rule(lowering, node) if rule else None
+        if value is not None:
+            lowering.values[node.outputs[0]] = value
+        else:
+            _convert(lowering, node)
+    except CompileError:
+        raise
+    except Exception as error:  # TVM raises errors of any kind; each is told with its node
+        raise CompileError(
+            f"tvm cannot compile the {node}: {type(error).__name__}",
+            hint="use the runtime onnxruntime for this network, or replace the operator in the model",
+            detail=str(error),
+        ) from error
+
+
+def _convert(lowering: Lowering, node: Node) -> None:
+    """Leave a node to TVM's own ONNX converter."""
+    converters = onnx_frontend._get_convert_map()
+    if node.op not in converters:
+        raise CompileError(
+            f"tvm does not know the operator {node.op} (node {node.name!r})",
+            hint="use the runtime onnxruntime for this network, or replace the operator in the model",
+        )
+    inputs = onnx_frontend.onnx_input()
+    inputs.extend(lowering.plain(name) if name else None for name in node.inputs)
+    attrs = {**node.attrs, "tvm_custom": {"name": node.name, "num_outputs": len(node.outputs)}}
+    convert = converters[node.op].get_converter(lowering.graph.opset)
+    result = lowering.builder.normalize(convert(lowering.builder, inputs, attrs, [{}, {}]))
+    parts = [result] if len(node.outputs) == 1 else [relax.TupleGetItem(result, i) for i in range(len(node.outputs))]
+    for name, part in zip(node.outputs, parts, strict=True):
+        lowering.values[name] = lowering.builder.emit(part)

@@ -1,0 +1,367 @@
+"""One rule an operator: how it is computed on stored tensors. A new operator is one function and one line of `RULES`.
+
+A rule gets the node and gives the value of its first output, or None where its case is not covered here: then TVM's own
+converter takes the node (see `lower.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm import relax, te, tirx
+
+from edgeprune.compiling.tvm.convolution import FUSABLE, Window, convolve, convolve_depthwise, with_border
+from edgeprune.compiling.tvm.graph import Array, Node
+from edgeprune.compiling.tvm.layout import Stored, stored_channels
+from edgeprune.compiling.tvm.lower import BROADCAST, INJECTIVE, Lowering, Rule, Value
+from edgeprune.compiling.tvm.rewrite import FILL, batch_norm_as_affine
+
+
+def _conv(lowering: Lowering, node: Node) -> Value | None:
+    weight = lowering.constant(node.inputs[1])
+    bias = lowering.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
+    if weight is None or weight.ndim != 4 or (bias is None and len(node.inputs) > 2 and node.inputs[2]):
+        return None
+    image, groups = lowering.stored(node.inputs[0]), node.attrs.get("group", 1)
+    window = _window(node, image, weight.shape[2:])
+    if groups == 1:
+        result = convolve(lowering.builder, image, weight, window, lowering.lanes, lowering.registers)
+    elif groups == image.channels == len(weight):
+        image = _restore(lowering, image, stored_channels(image.channels, lowering.lanes))
+        result = convolve_depthwise(lowering.builder, image, weight, window, lowering.lanes, lowering.registers)
+    else:
+        return None
+    return result if bias is None else _with_constant(lowering, relax.op.add, result, bias.reshape(-1, 1, 1))
+
+
+def _window(node: Node, image: Stored, kernel: tuple[int, ...]) -> Window:
+    attrs, (_, height, width, _) = node.attrs, image.shape
+    strides, dilation = attrs.get("strides", [1, 1]), attrs.get("dilations", [1, 1])
+    pads = attrs.get("pads", [0, 0, 0, 0])
+    if attrs.get("auto_pad", "NOTSET").startswith("SAME"):
+        pads = [0, 0, 0, 0]
+        for axis, size in enumerate((height, width)):
+            reach = (-(-size // strides[axis]) - 1) * strides[axis] + dilation[axis] * (kernel[axis] - 1) + 1
+            both = max(0, reach - size)
+            first = both // 2 if attrs["auto_pad"] == "SAME_UPPER" else both - both // 2
+            pads[axis], pads[axis + 2] = first, both - first
+    return Window((int(kernel[0]), int(kernel[1])), list(strides), list(pads), list(dilation))
+
+
+def _gemm(lowering: Lowering, node: Node) -> Value | None:
+    weight = lowering.constant(node.inputs[1])
+    bias = lowering.constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1, np.float32)
+    if weight is None or bias is None or not lowering.can_store(node.inputs[0]) or node.attrs.get("transA", 0):
+        return None
+    weight = weight if node.attrs.get("transB", 0) else weight.T
+    result = _matrix_product(lowering, lowering.stored(node.inputs[0]), weight * np.float32(node.attrs.get("alpha", 1)))
+    if result is None or len(node.inputs) < 3:
+        return result
+    return _with_constant(lowering, relax.op.add, result, bias * np.float32(node.attrs.get("beta", 1)))
+
+
+def _matmul(lowering: Lowering, node: Node) -> Value | None:
+    weight = lowering.constant(node.inputs[1])
+    if weight is None or weight.ndim != 2 or not lowering.can_store(node.inputs[0]):
+        return None
+    return _matrix_product(lowering, lowering.stored(node.inputs[0]), weight.T)
+
+
+def _matrix_product(lowering: Lowering, rows: Stored, weight: Array) -> Value | None:
+    """float32 [M, K] times the transpose of float32 [N, K]."""
+    if rows.rank != 2:
+        return None
+    window = Window((1, 1), [1, 1], [0, 0, 0, 0], [1, 1])
+    filters = np.ascontiguousarray(weight)[:, :, None, None]
+    return convolve(lowering.builder, rows, filters, window, lowering.lanes, lowering.registers)
+
+
+def _unary(make: Callable[..., relax.Expr]) -> Rule:
+    def rule(lowering: Lowering, node: Node) -> Value | None:
+        if not lowering.can_store(node.inputs[0]):
+            return None
+        image = lowering.stored(node.inputs[0])
+        return Stored(lowering.builder.emit(make(image.value)), image.channels, image.rank)
+
+    return rule
+
+
+def _clip(lowering: Lowering, node: Node) -> Value | None:
+    bounds = [lowering.constant(name) if name else None for name in node.inputs[1:]]
+    if not lowering.can_store(node.inputs[0]) or any(b is None and n for b, n in zip(bounds, node.inputs[1:], strict=True)):
+        return None
+    image = lowering.stored(node.inputs[0])
+    low, high = (*(float(b) if b is not None else None for b in bounds), None, None)[:2]
+    low = node.attrs.get("min", low) if low is None else low
+    high = node.attrs.get("max", high) if high is None else high
+    limits = np.finfo(np.float32)
+    value = relax.op.clip(image.value, float(limits.min) if low is None else low, float(limits.max) if high is None else high)
+    return Stored(lowering.builder.emit(value), image.channels, image.rank)
+
+
+def _binary(make: Callable[..., relax.Expr]) -> Rule:
+    def rule(lowering: Lowering, node: Node) -> Value | None:
+        left, right = (lowering.constant(name) for name in node.inputs)
+        if left is not None and right is None and lowering.can_store(node.inputs[1]):
+            image = lowering.stored(node.inputs[1])
+            return _with_constant(lowering, lambda x, c: make(c, x), image, left)
+        if not lowering.can_store(node.inputs[0]):
+            return None
+        image = lowering.stored(node.inputs[0])
+        if right is not None:
+            return _with_constant(lowering, make, image, right)
+        if not lowering.can_store(node.inputs[1]):
+            return None
+        other = lowering.stored(node.inputs[1])
+        if (image.channels, image.rank) != (other.channels, other.rank):
+            return None
+        wide = max(image.shape[3], other.shape[3])
+        pair = [_restore(lowering, each, wide).value for each in (image, other)]
+        return Stored(lowering.builder.emit(make(*pair)), image.channels, image.rank)
+
+    return rule
+
+
+def _with_constant(
+    lowering: Lowering, make: Callable[..., relax.Expr], image: Stored, constant: Array
+) -> Value | None:
+    """Combine a stored tensor with a constant that broadcasts to it."""
+    if constant.ndim > image.rank or constant.dtype != np.float32:
+        return None
+    full = constant.reshape((1,) * (image.rank - constant.ndim) + constant.shape)
+    full = full.transpose(0, 2, 3, 1) if image.rank == 4 else full[None, None]
+    n, h, w, stored = image.shape
+    if full.shape[3] not in (1, image.channels) or any(
+        mine not in (1, theirs) for mine, theirs in zip(full.shape[:3], (n, h, w), strict=True)
+    ):
+        return None
+    if full.shape[3] != 1:
+        full = np.pad(full, [(0, 0)] * 3 + [(0, stored - image.channels)])
+    value = make(image.value, relax.const(np.ascontiguousarray(full)))
+    return Stored(lowering.builder.emit(value), image.channels, image.rank)
+
+
+def _batch_norm(lowering: Lowering, node: Node) -> Value | None:
+    if not lowering.can_store(node.inputs[0]) or any(lowering.constant(name) is None for name in node.inputs[1:]):
+        return None
+    image = lowering.stored(node.inputs[0])
+    shape = (-1, 1, 1) if image.rank == 4 else (-1,)
+    scale, shift = (a.astype(np.float32).reshape(shape) for a in batch_norm_as_affine(node, lowering.graph.constants))
+    scaled = _with_constant(lowering, relax.op.multiply, image, scale)
+    return _with_constant(lowering, relax.op.add, scaled, shift) if isinstance(scaled, Stored) else None
+
+
+def _channel_gather(lowering: Lowering, node: Node) -> Value | None:
+    image = lowering.stored(node.inputs[0])
+    return gather(lowering, image, node.attrs["map"], stored_channels(len(node.attrs["map"]), lowering.lanes))
+
+
+def gather(lowering: Lowering, image: Stored, picked: Array, stored: int) -> Stored:
+    """The channels `picked` (int [C_out], FILL being a channel of zeros) of an image, as a copy."""
+    n, h, w, _ = image.shape
+    sources = [*picked.tolist(), *[FILL] * (stored - len(picked))]
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        return te.compute((n, h, w, stored), lambda n, h, w, c: _pick(x, n, h, w, c, sources), name="gather")
+
+    return Stored(lowering.emit(compute, image.value, hint="gather", pattern=BROADCAST), len(picked), image.rank)
+
+
+def _pick(x: te.Tensor, n: Any, h: Any, w: Any, c: Any, sources: list[int]) -> Any:
+    """Channel `c` of the gathered image, as a choice between runs of neighbouring channels."""
+    runs: list[tuple[int, int]] = []  # first channel behind the run, distance to its source (or FILL's marker)
+    for channel, source in enumerate(sources):
+        distance = source - channel if source != FILL else _ZERO
+        if runs and runs[-1][1] == distance:
+            runs[-1] = (channel + 1, distance)
+        else:
+            runs.append((channel + 1, distance))
+    zero = tirx.const(0, "float32")
+    parts = [(end, zero if distance == _ZERO else x[n, h, w, c + distance]) for end, distance in runs]
+    value = parts[-1][1]
+    for end, part in reversed(parts[:-1]):
+        value = tirx.if_then_else(c < end, part, value)
+    return value
+
+
+_ZERO = 1 << 40  # the distance of a run of zeros
+
+
+def _restore(lowering: Lowering, image: Stored, stored: int) -> Stored:
+    """The same tensor stored with that many channels."""
+    if image.shape[3] == stored:
+        return image
+    return gather(lowering, image, np.arange(image.channels), stored)
+
+
+def _max_pool(lowering: Lowering, node: Node) -> Value | None:
+    return _pool(lowering, node, te.max, float(np.finfo(np.float32).min)) if len(node.outputs) == 1 else None
+
+
+def _average_pool(lowering: Lowering, node: Node) -> Value | None:
+    if node.attrs.get("ceil_mode", 0):
+        return None
+    total = _pool(lowering, node, te.sum, 0.0)
+    if total is None:
+        return None
+    image = lowering.stored(node.inputs[0])
+    _, height, width, _ = image.shape
+    window = _window(node, image, tuple(node.attrs["kernel_shape"]))
+    rows, cols = (
+        _covered(size, axis, window, include=bool(node.attrs.get("count_include_pad", 0)))
+        for axis, size in enumerate((height, width))
+    )
+    return _with_constant(lowering, relax.op.multiply, total, (1 / np.outer(rows, cols)).astype(np.float32)[None, None])
+
+
+def _covered(size: int, axis: int, window: Window, *, include: bool) -> Array:
+    """How many positions of each window along an axis count towards its mean."""
+    before, after = window.pads[axis], window.pads[axis + 2]
+    counted = np.pad(np.ones(size), (before, after), constant_values=float(include))
+    starts = np.arange(window.output(size, size)[axis]) * window.strides[axis]
+    steps = np.arange(window.kernel[axis]) * window.dilation[axis]
+    return np.asarray(counted[starts[:, None] + steps].sum(axis=1))
+
+
+def _pool(lowering: Lowering, node: Node, combine: Callable[..., Any], fill: float) -> Stored | None:
+    if not lowering.can_store(node.inputs[0]) or len(node.attrs["kernel_shape"]) != 2:
+        return None
+    image = lowering.stored(node.inputs[0])
+    n, height, width, stored = image.shape
+    window = _window(node, image, tuple(node.attrs["kernel_shape"]))
+    rows, cols = window.output(height, width, ceil=bool(node.attrs.get("ceil_mode", 0)))
+    (step_h, step_w), (hole_h, hole_w) = window.strides, window.dilation
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        source = with_border(x, window, window.input(rows, cols), fill)
+        kh, kw = te.reduce_axis((0, window.kernel[0]), "kh"), te.reduce_axis((0, window.kernel[1]), "kw")
+        return te.compute(
+            (n, rows, cols, stored),
+            lambda n, h, w, c: combine(
+                source[n, h * step_h + kh * hole_h, w * step_w + kw * hole_w, c], axis=[kh, kw]
+            ),
+            name="pool",
+        )
+
+    return Stored(lowering.emit(compute, image.value, hint="pool", pattern=FUSABLE), image.channels, 4)
+
+
+def _spatial_mean(lowering: Lowering, node: Node) -> Value | None:
+    if not lowering.can_store(node.inputs[0]):
+        return None
+    axes = node.attrs.get("axes", [2, 3])
+    if len(node.inputs) > 1 and node.inputs[1]:
+        given = lowering.constant(node.inputs[1])
+        axes = given.tolist() if given is not None else []
+    image = lowering.stored(node.inputs[0])
+    if image.rank != 4 or sorted(axis % 4 for axis in axes) != [2, 3] or (node.op == "ReduceMean" and not axes):
+        return None
+    n, height, width, stored = image.shape
+    keep = node.op == "GlobalAveragePool" or bool(node.attrs.get("keepdims", 1))
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        h, w = te.reduce_axis((0, height), "h"), te.reduce_axis((0, width), "w")
+        shape = (n, 1, 1, stored) if keep else (1, 1, n, stored)
+        return te.compute(
+            shape, lambda a, _, b, c: te.sum(x[a if keep else b, h, w, c], axis=[h, w]), name="total"
+        )
+
+    total = Stored(lowering.emit(compute, image.value, hint="mean", pattern=FUSABLE), image.channels, 4 if keep else 2)
+    return _with_constant(lowering, relax.op.multiply, total, np.full(1, 1 / (height * width), np.float32))
+
+
+def _reshape(lowering: Lowering, node: Node) -> Value | None:
+    """Between [N, C, 1, 1] and [N, C] nothing moves."""
+    image, target = lowering.values.get(node.inputs[0]), lowering.graph.shapes.get(node.outputs[0])
+    if not isinstance(image, Stored) or target is None:
+        return None
+    n, h, w, stored = image.shape
+    if image.rank == 4 and (h, w) == (1, 1) and target == (n, image.channels):
+        return Stored(lowering.builder.emit(relax.op.reshape(image.value, (1, 1, n, stored))), image.channels, 2)
+    if image.rank == 2 and target == (w, image.channels, 1, 1):
+        return Stored(lowering.builder.emit(relax.op.reshape(image.value, (w, 1, 1, stored))), image.channels, 4)
+    return None
+
+
+def _slice(lowering: Lowering, node: Node) -> Value | None:
+    """Rows and columns at a stride."""
+    given = [lowering.constant(name) for name in node.inputs[1:] if name]
+    if len(node.inputs) < 4 or any(part is None for part in given) or not lowering.can_store(node.inputs[0]):
+        return None
+    image = lowering.stored(node.inputs[0])
+    starts, ends, axes, *steps = (part.tolist() for part in given if part is not None)
+    cuts = {axis % image.rank: cut for axis, *cut in zip(axes, starts, ends, *(steps or [[1] * len(axes)]), strict=True)}
+    if image.rank != 4 or not set(cuts) <= {2, 3} or any(step < 1 for _, _, step in cuts.values()):
+        return None
+    n, height, width, stored = image.shape
+    (top, rows, down), (left, cols, across) = (
+        _positions(cuts.get(axis, [0, size, 1]), size) for axis, size in ((2, height), (3, width))
+    )
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        shape = (n, rows, cols, stored)
+        return te.compute(shape, lambda n, h, w, c: x[n, top + h * down, left + w * across, c], name="slice")
+
+    return Stored(lowering.emit(compute, image.value, hint="slice", pattern=BROADCAST), image.channels, 4)
+
+
+def _positions(cut: list[int], size: int) -> tuple[int, int, int]:
+    """First position, number of positions and step of a slice."""
+    taken = range(size)[slice(*cut)]
+    return taken.start, len(taken), taken.step
+
+
+def _concat(lowering: Lowering, node: Node) -> Value | None:
+    if not all(lowering.can_store(name) for name in node.inputs):
+        return None
+    images = [lowering.stored(name) for name in node.inputs]
+    if any(image.rank != 4 for image in images) or node.attrs["axis"] not in (1, -3):
+        return None
+    n, h, w, _ = images[0].shape
+    ends = np.cumsum([image.channels for image in images]).tolist()
+    stored = stored_channels(ends[-1], lowering.lanes)
+
+    def compute(*parts: te.Tensor) -> te.Tensor:
+        def pixel(n: Any, h: Any, w: Any, c: Any) -> Any:
+            value = tirx.const(0, "float32")
+            for part, start, end in reversed(list(zip(parts, [0, *ends], ends, strict=False))):
+                value = tirx.if_then_else(c < end, part[n, h, w, c - start], value)
+            return value
+
+        return te.compute((n, h, w, stored), pixel, name="concat")
+
+    values = [image.value for image in images]
+    return Stored(lowering.emit(compute, *values, hint="concat", pattern=INJECTIVE), ends[-1], 4)
+
+
+def _pass(lowering: Lowering, node: Node) -> Value | None:
+    return lowering.values.get(node.inputs[0])
+
+
+RULES: dict[str, Rule] = {
+    "Add": _binary(relax.op.add),
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "ChannelGather": _channel_gather,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": _conv,
+    "Div": _binary(relax.op.divide),
+    "Dropout": _pass,
+    "Flatten": _reshape,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _spatial_mean,
+    "Identity": _pass,
+    "MatMul": _matmul,
+    "MaxPool": _max_pool,
+    "Mul": _binary(relax.op.multiply),
+    "ReduceMean": _spatial_mean,
+    "Relu": _unary(relax.op.nn.relu),
+    "Reshape": _reshape,
+    "Sigmoid": _unary(relax.op.sigmoid),
+    "Slice": _slice,
+    "Sub": _binary(relax.op.subtract),
+    "Tanh": _unary(relax.op.tanh),
+}

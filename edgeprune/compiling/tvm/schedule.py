@@ -1,0 +1,154 @@
+"""In which order the kernels compute: register tiles for convolutions, whole vectors for everything else.
+
+`schedule_module` visits each kernel that is left after fusion. One with a convolution goes to `_convolution`: blocks of
+channels outside, then tiles of pixels, the reduction, and inside the tile everything unrolled and vectorised; what was
+fused behind works on the tile while it is in registers. Every other kernel goes to `_pixelwise`: one loop over pixels,
+channels in vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import Schedule
+
+from edgeprune.compiling.tvm.convolution import ACCUMULATE, BORDER, TILE
+
+_REDUCTION = 2  # tirx.IterVar.CommReduce
+_UNROLLED = 64  # the longest loop that is written out
+
+
+def schedule_module(module: tvm.IRModule, lanes: int, *, parallel: bool) -> tvm.IRModule:
+    """Schedule every kernel of a fused module.
+
+    Args:
+        module: Relax functions and unscheduled kernels.
+        lanes: float32 lanes of the target's vector.
+        parallel: Whether outer loops are shared between threads.
+    """
+    scheduled = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
+    for name, kernel in module.functions_items():
+        if isinstance(kernel, tirx.PrimFunc):
+            scheduled.update_func(name, _schedule_kernel(kernel, lanes, parallel=parallel))
+    return scheduled
+
+
+def _schedule_kernel(kernel: tirx.PrimFunc, lanes: int, *, parallel: bool) -> tirx.PrimFunc:
+    schedule = Schedule(kernel, debug_mask=0, enable_check=False)
+    anchor = next((block for block in _blocks(schedule) if _name(schedule, block).startswith(ACCUMULATE)), None)
+    if anchor is not None:
+        _convolution(schedule, anchor, lanes, parallel=parallel)
+    else:
+        _pixelwise(schedule, lanes, parallel=parallel)
+    return schedule.mod["main"]
+
+
+def _convolution(schedule: Schedule, anchor: Any, lanes: int, *, parallel: bool) -> None:
+    blocks = _blocks(schedule)
+    last, borders = blocks[-1], []
+    for block in blocks[:-1]:
+        name = _name(schedule, block)
+        if name.startswith(BORDER):
+            borders.append(block)
+        elif not name.startswith(ACCUMULATE):
+            schedule.compute_inline(block)
+    rows, cols, vectors, width = (int(part) for part in schedule.get(anchor).annotations[TILE])
+    image, row, col, channel, *reduction = schedule.get_loops(anchor)
+    channel_block, channel_in = schedule.split(channel, [None, vectors * width])
+    row_tile, row_in = schedule.split(row, [None, rows])
+    col_tile, col_in = schedule.split(col, [None, cols])
+    schedule.reorder(channel_block, image, row_tile, col_tile, *reduction, row_in, col_in, channel_in)
+    outer = schedule.fuse(channel_block, image, row_tile)
+    schedule.reverse_compute_at(last, col_tile)
+    vector, lane = schedule.split(channel_in, [None, width])
+    for loop in (row_in, col_in, vector):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    if parallel:
+        schedule.parallel(outer)
+    schedule.decompose_reduction(anchor, reduction[0])
+    *pixels, channel = schedule.get_loops(last)[2:]
+    vector, lane = schedule.split(channel, [None, width])
+    schedule.vectorize(lane)
+    for loop in (*pixels, vector):
+        schedule.unroll(loop)
+    for border in borders:
+        _copy(schedule, border, lanes, parallel=parallel)
+
+
+def _copy(schedule: Schedule, block: Any, lanes: int, *, parallel: bool) -> None:
+    """An elementwise block: pixels in one loop, channels in vectors."""
+    *pixels, channel = schedule.get_loops(block)
+    if not pixels:
+        pixels = [schedule.split(channel, [1, None])[0]]
+        channel = schedule.get_loops(block)[-1]
+    width = _vector(_extent(schedule, channel), lanes)
+    if width > 1:
+        _, lane = schedule.split(channel, [None, width])
+        schedule.vectorize(lane)
+    if parallel:
+        schedule.parallel(schedule.fuse(*pixels[:2]))
+
+
+def _pixelwise(schedule: Schedule, lanes: int, *, parallel: bool) -> None:
+    for block in _blocks(schedule)[:-1]:
+        if not _is_reduction(schedule, block):
+            schedule.compute_inline(block)
+    for block in _blocks(schedule):
+        if not _is_reduction(schedule, block):
+            if schedule.get_loops(block):
+                _copy(schedule, block, lanes, parallel=parallel)
+        else:
+            _reduce(schedule, block, lanes, parallel=parallel)
+
+
+def _reduce(schedule: Schedule, block: Any, lanes: int, *, parallel: bool) -> None:
+    """A reduction: pixels outside, channels in vectors, the window inside."""
+    loops, kinds = schedule.get_loops(block), [int(var.iter_type) for var in schedule.get(block).iter_vars]
+    if len(loops) != len(kinds):
+        return
+    window = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _REDUCTION]
+    pixels = [loop for loop, kind in zip(loops, kinds, strict=True) if kind != _REDUCTION]
+    if not pixels:
+        return
+    lane = []
+    width = _vector(_extent(schedule, pixels[-1]), lanes)
+    if width > 1 and kinds[-1] == _REDUCTION:
+        pixels[-1], inner = schedule.split(pixels[-1], [None, width])
+        lane = [inner]
+    schedule.reorder(*pixels, *window, *lane)
+    outer = schedule.fuse(*pixels)
+    if parallel:
+        schedule.parallel(outer)
+    for loop in lane:
+        schedule.vectorize(loop)
+    if math.prod(_extent(schedule, loop) for loop in window) <= _UNROLLED:
+        for loop in window:
+            schedule.unroll(loop)
+    schedule.decompose_reduction(block, window[0])
+
+
+def _blocks(schedule: Schedule) -> list[Any]:
+    return list(schedule.get_child_blocks(schedule.get_sblock("root")))
+
+
+def _name(schedule: Schedule, block: Any) -> str:
+    return str(schedule.get(block).name_hint)
+
+
+def _extent(schedule: Schedule, loop: Any) -> int:
+    return int(schedule.get(loop).extent)
+
+
+def _is_reduction(schedule: Schedule, block: Any) -> bool:
+    return any(int(var.iter_type) == _REDUCTION for var in schedule.get(block).iter_vars)
+
+
+def _vector(extent: int, lanes: int) -> int:
+    """The widest vector that divides the extent."""
+    while extent % lanes:
+        lanes //= 2
+    return lanes

@@ -1,0 +1,60 @@
+"""Which part of a convolution's result is held in registers at once, chosen by arithmetic instead of by tuning.
+
+A tile is `rows` x `cols` pixels x `vectors` vectors of channels. For each input channel and kernel position it loads
+`vectors` weights, broadcasts `rows * cols` pixels, and does their product of multiply-adds. `choose_tile` minimises
+cycles a multiply-add: the multiply-add units (2 a cycle), the loads (2 a cycle), and the latency of a chain of
+multiply-adds (4 cycles) bound it; pixels computed beyond the image count as work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_FMA_CYCLES = 4.0  # latency of a fused multiply-add; two start a cycle on the cores considered
+_LOAD_WEIGHT = 0.1  # loads compete with the multiply-adds even where they do not bound
+_COPY_PENALTY = 0.02  # for a border that exists only because the tile does not divide the image
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Register tile: pixels down, pixels across, vectors of channels."""
+
+    rows: int
+    cols: int
+    vectors: int
+
+
+def choose_tile(height: int, width: int, vectors: int, registers: int) -> Tile:
+    """The cheapest register tile for an output of `height` x `width` pixels and `vectors` vectors of channels.
+
+    Args:
+        height: Output rows.
+        width: Output columns.
+        vectors: Vectors of output channels; the tile's number divides it.
+        registers: Vector registers of the target.
+
+    >>> choose_tile(32, 32, 1, 32)
+    Tile(rows=1, cols=16, vectors=1)
+    """
+    candidates = [
+        Tile(rows, cols, group)
+        for group in range(1, min(vectors, registers // 2) + 1)
+        if vectors % group == 0
+        for cols in range(1, min(width, (registers - 2 - group) // group) + 1)
+        for rows in range(1, min(height, (registers - 2 - group) // group // cols) + 1)
+    ]
+    return min(candidates, key=lambda tile: (_cost(tile, height, width), -tile.vectors, tile.rows))
+
+
+def _cost(tile: Tile, height: int, width: int) -> float:
+    pixels = tile.rows * tile.cols
+    products = pixels * tile.vectors
+    loads = (pixels + tile.vectors) / products
+    cycles = max(0.5, loads / 2, _FMA_CYCLES / products) + _LOAD_WEIGHT * loads
+    computed = padded(height, tile.rows) * padded(width, tile.cols)
+    return cycles * computed / (height * width) + (_COPY_PENALTY if computed > height * width else 0.0)
+
+
+def padded(extent: int, step: int) -> int:
+    """The smallest multiple of `step` that is at least `extent`."""
+    return -(-extent // step) * step
