@@ -94,6 +94,7 @@ def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = _unbroken
     statuses = Counter(cell.end.status for cell in results.cells)
     earned = Counter(flag for cell in results.cells for flag in cell.flags)
     return environment.get_template("report.html.jinja").render(
@@ -120,16 +121,14 @@ def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> st
         flags=[(name, meaning, earned[name]) for name, meaning in FLAG_MEANINGS.items()],
         problems=results.problems,
         notes=_notes(results),
-        devices={
-            name: [(wording.fact_name(fact), wording.fact(fact, value)) for fact, value in facts.items()
-                   if fact != "event"]
-            for name, facts in results.devices.items()
-        },
+        devices={name: _facts(facts) for name, facts in results.devices.items()},
+        versions=_facts(results.manifest.versions),
+        git=_facts(results.manifest.git or {}),
         plan=_plan(results.manifest.plan),
         matrix=json.dumps(results.manifest.matrix, indent=2, ensure_ascii=False, default=str),
         words=WORDS,
         files=files,
-    )  # fmt: skip
+    )
 
 
 def pairs_table(results: Results) -> Table:
@@ -139,7 +138,9 @@ def pairs_table(results: Results) -> Table:
 
     def row(pair: PairResult) -> tuple[Field, ...]:
         ratio, key = pair.ratio, pair.key.network
-        interval = f"{ratio.ci_low:.2f} – {ratio.ci_high:.2f}" if ratio and ratio.ci_low and ratio.ci_high else "–"
+        interval = (
+            f"{ratio.ci_low:.2f} – {ratio.ci_high:.2f}" if ratio and ratio.ci_low and ratio.ci_high else wording.UNKNOWN
+        )
         return (
             _text(wording.model_name(key.model)),
             Field(wording.recipe_label(key, keys), _key(pair.pruning_ratio)),
@@ -164,11 +165,11 @@ def cells_table(results: Results) -> Table:
 
     def row(cell: CellResult) -> tuple[Field, ...]:
         key, latency = cell.key.network, cell.latency
-        interval = "–"
+        interval = wording.UNKNOWN
         if latency and latency.ci_low and latency.ci_high:
             interval = f"{wording.milliseconds(latency.ci_low)} – {wording.milliseconds(latency.ci_high)}"
         memory = max((launch.peak_rss_bytes or 0 for launch in cell.launches), default=0) or None
-        recipe = "–" if key.variant == "dense" else wording.recipe_label(key, keys)
+        recipe = wording.UNKNOWN if key.variant == "dense" else wording.recipe_label(key, keys)
         return (
             _text(wording.model_name(key.model)),
             _text(key.variant),
@@ -180,7 +181,7 @@ def cells_table(results: Results) -> Table:
             Field(interval, _key(latency.ci_low if latency else None)),
             Field(wording.byte_size(memory), _key(memory)),
             Field(wording.byte_size(cell.end.artifact_bytes), _key(cell.end.artifact_bytes)),
-            Field(", ".join(cell.flags) or "–", " ".join(cell.flags)),
+            Field(", ".join(cell.flags) or wording.UNKNOWN, " ".join(cell.flags)),
         )  # fmt: skip
 
     columns = (
@@ -197,7 +198,7 @@ def networks_table(results: Results) -> Table:
 
     def row(network: Network) -> tuple[Field, ...]:
         key = network.key
-        recipe = "–" if key.variant == "dense" else wording.recipe_label(key, keys)
+        recipe = wording.UNKNOWN if key.variant == "dense" else wording.recipe_label(key, keys)
         return (
             _text(wording.model_name(key.model)),
             _text(key.variant),
@@ -248,6 +249,17 @@ def _alt(results: Results, name: str, title: str) -> str:
     models = ", ".join(dict.fromkeys(wording.model_name(network.key.model) for network in results.networks))
     table = "Pairs" if name == "speedup" else "Cells" if name == "latency" else "Networks"
     return f"{title} of {models}. Its numbers are in the table {table} below."
+
+
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values in words; what the device could not tell, and the protocol's own word, are left out."""
+    told = [(wording.fact_name(name), wording.fact(name, value)) for name, value in facts.items() if name != "event"]
+    return [(name, value) for name, value in told if value != wording.UNKNOWN]
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number and its per cent sign on one line."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _plan(plan: Mapping[str, Any]) -> str:

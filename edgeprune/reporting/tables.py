@@ -163,7 +163,11 @@ def _pairs_table(results: Results) -> str:
     rows = []
     for pair in results.pairs:
         ratio = pair.ratio
-        interval = f"[{ratio.ci_low:.2f}, {ratio.ci_high:.2f}]" if ratio and ratio.ci_low and ratio.ci_high else "–"
+        interval = (
+            f"[{ratio.ci_low:.2f}, {ratio.ci_high:.2f}]"
+            if ratio and ratio.ci_low and ratio.ci_high
+            else wording.UNKNOWN
+        )
         rows.append(
             [
                 wording.model_name(pair.key.network.model),
@@ -187,7 +191,7 @@ def _networks_table(results: Results) -> str:
         [
             wording.model_name(network.key.model),
             network.key.variant,
-            "–" if network.key.variant == "dense" else wording.recipe_label(network.key, keys),
+            wording.UNKNOWN if network.key.variant == "dense" else wording.recipe_label(network.key, keys),
             wording.percent(network.accuracy, 1),
             f"{network.params:,}",
             f"{network.nonzero_params:,}",
@@ -201,7 +205,7 @@ def _networks_table(results: Results) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return wording.UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
 def _booktabs(head: Sequence[str], rows: Iterable[Sequence[str]], columns: str, title: str) -> str:

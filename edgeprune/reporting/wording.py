@@ -12,10 +12,10 @@ from typing import Any
 
 from edgeprune.schema import CellKey, NetworkKey
 
+UNKNOWN = "–"
 RUNTIME_NAMES: Mapping[str, str] = MappingProxyType(
     {"onnxruntime": "ONNX Runtime", "tvm": "TVM", "torch": "PyTorch", "native": "Static program", "fpga": "FPGA"}
 )
-DATASET_NAMES: Mapping[str, str] = MappingProxyType({"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"})
 _MODEL_FAMILIES = ("LeNet", "ResNet", "VGG", "DenseNet", "MobileNet", "HRNet")
 
 Setting = tuple[str, str, str, int, int, str]
@@ -83,7 +83,7 @@ def percent(fraction: float | None, digits: int = 0) -> str:
     >>> percent(0.425), percent(0.9811, 1), percent(None)
     ('42 %', '98.1 %', '–')
     """
-    return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
+    return UNKNOWN if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
 def times(ratio: float | None) -> str:
@@ -93,7 +93,7 @@ def times(ratio: float | None) -> str:
     ('1.60×', '12.3×', '–')
     """
     if ratio is None:
-        return "–"
+        return UNKNOWN
     return f"{ratio:.1f}×" if ratio >= 9.995 else f"{ratio:.2f}×"
 
 
@@ -104,7 +104,7 @@ def milliseconds(ns: float | None) -> str:
     ('0.812', '34.2', '–')
     """
     if ns is None:
-        return "–"
+        return UNKNOWN
     value = ns / 1e6
     for limit, digits in ((0.01, 5), (0.1, 4), (1.0, 3), (10.0, 2), (100.0, 1)):
         if value < limit:
@@ -114,7 +114,7 @@ def milliseconds(ns: float | None) -> str:
 
 def count(value: int | None) -> str:
     """A whole number with thin groups of three: 1,234,567."""
-    return "–" if value is None else f"{value:,}"
+    return UNKNOWN if value is None else f"{value:,}"
 
 
 def byte_size(value: float | None) -> str:
@@ -124,7 +124,7 @@ def byte_size(value: float | None) -> str:
     ('1.22 MB', '512 B', '–')
     """
     if value is None:
-        return "–"
+        return UNKNOWN
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= limit:
             return f"{value / limit:.3g} {unit}" if value < 999.5 * limit else f"{value / limit:.0f} {unit}"
@@ -138,7 +138,7 @@ def fact(name: str, value: Any) -> str:
     ('8.2 GB', '45.2 °C', 'yes', '–')
     """
     if value is None or value in ("", [], {}):
-        return "–"
+        return UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
