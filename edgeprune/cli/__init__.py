@@ -1,7 +1,7 @@
 """The command `edgeprune`: one module a verb, loaded only when it is used. Start with `main`.
 
-Exit status: 0 done; 1 a cell, a stage or a device failed; 2 the request cannot be carried out as written; 130 stopped by
-Ctrl-C. An error is one message on stderr with a hint; `--debug` adds the traceback.
+Exit status: 0 done; 1 a cell, a stage or a device failed; 2 the request cannot be carried out as written; 130 stopped
+by Ctrl-C. An error is one message on stderr with a hint; `--debug` adds the traceback.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ INTERRUPTED = 130
 _VERBS = {
     "run": "carry out a matrix: prune, shrink, compile, measure, report; the same command again goes on",
     "report": "tables, figures and report.html from a results folder",
-    "compare": "what changed between two results folders, with confidence",
     "status": "what of a results folder is done, failed and left",
     "shrink": "shrink a masked network of your own to an ONNX file",
     "doctor": "what is installed here, what blocks good numbers, and how to mend it",

@@ -2,10 +2,10 @@
 
     folder = cache.make("dense", {"model": "resnet20", ...}, build)
 
-calls `build(folder)` once for these ingredients, ever. A folder appears under its final name only when it is complete,
-and is checked against the hashes of its files whenever it is taken from the cache; a damaged one is made again.
-Ingredients hold the sources of the rooms that do the work (`fingerprint`) and the versions of their libraries, so a newer
-edgeprune never takes what an older one made differently.
+calls `build(folder)` once for these ingredients, ever. A folder appears under its final name only when it is
+complete, and is checked against the hashes of its files whenever it is taken from the cache; a damaged one is made
+again. Ingredients hold the sources of the rooms that do the work (`fingerprint`) and the versions of their libraries,
+so a newer edgeprune never takes what an older one made differently.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""From a matrix to its cells: which networks there are, which are measured where, and which are measured side by side."""
+"""From a matrix to its cells: which networks there are, where each is measured, and what is measured side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 from edgeprune.matrix.spec import MatrixSpec, ModelSpec, PruneSpec
 from edgeprune.schema import CellKey, NetworkKey
@@ -15,10 +16,10 @@ class Recipe:
     """How a network is pruned."""
 
     method: str
-    scope: str
+    scope: Literal["local", "global"]
     ratio: float
     seed: int
-    batchnorm: str
+    batchnorm: Literal["mask", "keep"]
 
     @property
     def label(self) -> str:

@@ -1,7 +1,7 @@
-"""One launch: a fresh worker process on a device, from loading the model to the last sample. Start with `launch_latency`.
+"""One launch: a fresh worker on a device, from loading the model to the last sample. Start with `launch_latency`.
 
-The order is always the same: load, bind, compare the output with the reference, and only then time. The numbers come back
-as one `Launch` record with every sample in it.
+The order is always the same: load, bind, compare the output with the reference, and only then time. The numbers come
+back as one `Launch` record with every sample in it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,12 @@ def deploy(transport: Transport, artifact: Artifact, input_file: Path, example: 
 
 
 def launch_latency(
-    transport: Transport, deployed: Deployed, plan: MeasurePlan, step: Step, session_id: str, cores: Sequence[int] | None
+    transport: Transport,
+    deployed: Deployed,
+    plan: MeasurePlan,
+    step: Step,
+    session_id: str,
+    cores: Sequence[int] | None,
 ) -> Launch:
     """Warm up, take samples, and write down everything.
 
@@ -140,7 +145,7 @@ def _load_and_compare(worker: Worker, deployed: Deployed) -> float:
 
 
 def _warm_up(worker: Worker, plan: MeasurePlan) -> tuple[int, list[int], bool]:
-    """Run until steady or given up; returns the calls a sample, the samples taken meanwhile, and whether it was steady."""
+    """Run until steady or given up; returns the calls a sample, the samples so far, and whether it was steady."""
     began = time.monotonic()
     first = worker.time(group=1, samples=_FIRST_CALLS, seconds=0.0).samples_ns
     group = group_size(median(first[len(first) // 2 :]), plan)

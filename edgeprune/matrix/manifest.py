@@ -1,4 +1,4 @@
-"""`manifest.json`: what a results folder is about. Written when the folder is made, checked whenever it is used again."""
+"""`manifest.json`: what a results folder is about; written when the folder is made, checked when it is used again."""
 
 from __future__ import annotations
 
@@ -56,11 +56,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ResultsError(f"{path}: {error.strerror}", hint="give a folder that `edgeprune run` has written") from error
+        raise ResultsError(
+            f"{path}: {error.strerror}", hint="give a folder that `edgeprune run` has written"
+        ) from error
     except ValueError:
         content = None
     if not isinstance(content, dict) or "matrix" not in content:
-        raise ResultsError(f"{path}: is damaged", hint="move it away and run the same command: the journal has the data")
+        raise ResultsError(
+            f"{path}: is damaged", hint="move it away and run the same command: the journal has the data"
+        )
     return content
 
 

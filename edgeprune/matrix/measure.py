@@ -1,7 +1,7 @@
 """The measuring half of a run: every launch of every cell on one device, interleaved, each written down as it ends.
 
-Start with `measure_group`. What is left to do is read from the journal's records, so that a run that was stopped goes on:
-a launch counts if it is there, a pair counts if both of its launches were made in one session.
+Start with `measure_group`. What is left to do is read from the journal's records, so that a run that was stopped goes
+on: a launch counts if it is there, a pair counts if both of its launches were made in one session.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Bench:
     tell: Callable[[CellKey, str], None]
 
 
-def left_to_do(cells: Sequence[CellKey], launches: Mapping[str, Sequence[Launch]], plan: MeasurePlan, seed: int) -> list[Step]:
+def left_to_do(
+    cells: Sequence[CellKey], launches: Mapping[str, Sequence[Launch]], plan: MeasurePlan, seed: int
+) -> list[Step]:
     """The launches still to be made for cells that are measured together, whole units at a time.
 
     A unit of a block is done when each of its cells has a launch there and all of these were made in one session; else

@@ -1,7 +1,7 @@
 """Preparing processes, seen from the run: hand out tasks as they become ready, collect folders and failures.
 
-Start with `prepare_all`. Two tasks that need the same earlier one wait for it, so nothing is made twice; a task that fails
-fails those that need it, and nothing else.
+Start with `prepare_all`. Two tasks that need the same earlier one wait for it, so nothing is made twice; a task that
+fails fails those that need it, and nothing else.
 """
 
 from __future__ import annotations

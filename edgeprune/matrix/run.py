@@ -31,7 +31,6 @@ from edgeprune.matrix.pool import Prepared, identity, prepare_all
 from edgeprune.matrix.progress import RunProgress
 from edgeprune.matrix.spec import MatrixSpec
 from edgeprune.matrix.stages import INPUT_FILE, NETWORK_FILE, REFERENCE_FILE, NetworkJob, Task
-from edgeprune.measuring import Step
 from edgeprune.resources import cache_folder
 from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, Session
 from edgeprune.transport import Transport
@@ -134,8 +133,8 @@ class _Run:
             self._memory.append(record)
         elif known.made_from != record.made_from:
             raise ResultsError(
-                f"{self._folder}: {key.network.model} {key.network.variant} was measured there as it was made by another "
-                "version of edgeprune, of a library or of the model",
+                f"{self._folder}: {key.network.model} {key.network.variant} was measured there as another version of "
+                "edgeprune, of a library or of the model made it",
                 hint="finish it with that version, or measure anew into another folder with --results DIR",
             )
 
@@ -261,7 +260,7 @@ class _Clock:
 
 
 def _fastest_first(facts: Mapping[str, Any]) -> list[int]:
-    """The device's cores, fastest cluster first; among equals the last ones, since interrupts are served by the first."""
+    """The device's cores, fastest cluster first; among equals the last first, since the first serve interrupts."""
     cores: Iterator[dict[str, Any]] = iter(facts["cores"])
     ranked = sorted(cores, key=lambda core: (core["capacity"] or 0, core["max_khz"] or 0, core["core"]), reverse=True)
     return [int(core["core"]) for core in ranked]

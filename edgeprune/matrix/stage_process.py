@@ -4,8 +4,9 @@
     events    {"task":N,"progress":TEXT,"fraction":F} | {"task":N,"done":FOLDER}
               {"task":N,"failed":{"type":..,"message":..,"hint":..,"detail":..,"trace":..}}
 
-It is a process of its own so that frameworks never share memory or time with a measurement, so that it can be ended within
-a moment whatever a compiler is doing, and so that a crash in one fails one task. The end of stdin ends it at once.
+It is a process of its own so that frameworks never share memory or time with a measurement, so that it can be ended
+within a moment whatever a compiler is doing, and so that a crash in one fails one task. The end of stdin ends it at
+once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The stages that make what is measured: train, prune, build a network's files, compile. Plain functions of their inputs.
+"""The stages that make what is measured: train, prune, build a network's files, compile.
 
-Start with `prepare`, which a preparing process calls with one `Task`. Each stage keeps its result in the cache under a
-hash of everything that made it, so `prepare` is cheap for what was made before. Frameworks are imported inside the stages
-that need them: asking for something that is in the cache loads none.
+Start with `prepare`, which a preparing process calls with one `Task`. Each stage keeps its result in the cache under
+a hash of everything that made it, so `prepare` is cheap for what was made before. Frameworks are imported inside the
+stages that need them: asking for something that is in the cache loads none.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class NetworkJob:
     seed: int
     variant: str
     recipe: Recipe | None
-    train: Mapping[str, float]
-    finetune: Mapping[str, float]
+    train: Mapping[str, Any]
+    finetune: Mapping[str, Any]
 
     def dense(self) -> NetworkJob:
         """The unpruned network this one comes from."""
@@ -131,7 +131,7 @@ def _recipe(cache: Cache, task: Task, progress: Progress) -> Path:
         model, dataset = _load_weights(job, dense), _dataset(job)
         example = _first_images(dataset, 1)
         masks = pruning.prune(
-            model, example, method=recipe.method, ratio=recipe.ratio, data=dataset, seed=recipe.seed,
+            model, example, method=recipe.method, ratio=recipe.ratio, seed=recipe.seed,
             scope=recipe.scope, batchnorm=recipe.batchnorm,
         )  # fmt: skip
         masks.save(folder / _MASKS_FILE)
@@ -322,12 +322,11 @@ def _dataset(job: NetworkJob) -> Dataset:
 
 
 def _fresh_model(job: NetworkJob) -> nn.Module:
+    options: dict[str, Any] = dict(job.model.options)
     if job.model.is_users_own:
-        return models.load(job.model.name, **job.model.options)
+        return models.load(job.model.name, seed=job.seed, **options)
     dataset = _dataset(job)
-    return models.build(
-        job.model.name, dataset.num_classes, dataset.input_shape[0], seed=job.seed, **job.model.options
-    )
+    return models.build(job.model.name, dataset.num_classes, dataset.input_shape[0], seed=job.seed, **options)
 
 
 def _keep_weights(folder: Path, model: nn.Module, accuracy: float) -> None:

@@ -1,0 +1,277 @@
+"""The contract of every transport, and of the agent under every shell. Later transports join `TRANSPORTS`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from onnx import TensorProto, helper
+
+from edgeprune.errors import RemoteError, TransportError, UnknownNameError
+from edgeprune.resources import devices_folder
+from edgeprune.transport import Transport, Worker, connect
+from edgeprune.transport.contract import open_channel
+
+TRANSPORTS = ["local"]
+AGENT = devices_folder() / "agent" / "agent.sh"
+SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transport]:
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
+    way = connect(request.param)
+    assert way.acquire()
+    yield way
+    way.close()
+
+
+@pytest.fixture(params=sorted(SHELLS))
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    words = SHELLS[request.param]
+    if shutil.which(words[0]) is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{words[0]} is not installed, and CI must have it")
+        pytest.skip(f"{words[0]} is not installed: apt-get install {words[0]}")
+    return words
+
+
+def doubling_model(path: Path) -> Path:
+    """An ONNX file that answers x + x."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+    return path
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "quote'\"$(x)`y`", "ümlaut\nnewline"])
+def test_a_file_comes_back_as_it_was_whatever_its_name(transport: Transport, tmp_path: Path, name: str) -> None:
+    source = tmp_path / name
+    source.write_bytes(os.urandom(100_000))
+    (remote,) = transport.push([source])
+    transport.pull(remote, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+
+
+def test_files_that_belong_together_lie_together(transport: Transport, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    first, second = transport.push([tmp_path / "a", tmp_path / "b"])
+    assert Path(first).parent == Path(second).parent
+    assert transport.push([tmp_path / "a", tmp_path / "b"]) == [first, second]
+
+
+def test_a_missing_file_is_told(transport: Transport, tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match="nothing-here"):
+        transport.pull(transport.remote_path("nothing-here"), tmp_path / "x")
+
+
+def test_the_folder_is_private_and_empty_afterwards(transport: Transport, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    (remote,) = transport.push([tmp_path / "f"])
+    folder = Path(remote).parent.parent
+    assert folder.stat().st_mode & 0o077 == 0
+    transport.close()
+    assert [entry.name for entry in folder.iterdir()] == ["lock"]
+
+
+def test_a_device_serves_one_run_at_a_time(transport: Transport) -> None:
+    other = connect(transport.name)
+    assert not other.acquire()
+    transport.close()
+    assert other.acquire()
+    other.close()
+
+
+def test_unknown_devices_are_named() -> None:
+    with pytest.raises(UnknownNameError, match="unknown device 'lokal'"):
+        connect("lokal")
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------
+
+
+def test_facts_agree_with_psutil_and_python(transport: Transport) -> None:
+    facts = transport.facts()
+    assert facts["memory_bytes"] == psutil.virtual_memory().total
+    assert len(facts["cores"]) == psutil.cpu_count()
+    assert facts["machine"] == os.uname().machine
+    assert facts["kernel"] == f"{os.uname().sysname} {os.uname().release}"
+
+
+# --- programs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_loads_checks_times_and_reports_memory(transport: Transport, tmp_path: Path) -> None:
+    x = np.array([[1.0, -2.0, 3.0]], dtype=np.float32)
+    x.tofile(tmp_path / "x.bin")
+    (model,) = transport.push([doubling_model(tmp_path / "m.onnx")])
+    (vector,) = transport.push([tmp_path / "x.bin"])
+    cores = [psutil.cpu_count() - 1]
+    with Worker.start(transport, "onnxruntime", cores) as worker:
+        worker.load(model, threads=1)
+        worker.bind([(vector, x)])
+        (y,) = worker.check(1)
+        np.testing.assert_array_equal(y, 2 * x)
+        taken = worker.time(group=7, samples=400, seconds=0.0, lead=1)
+        assert len(taken.samples_ns) == 400
+        assert all(sample > 0 for sample in taken.samples_ns)
+        longer = worker.time(group=1, samples=1, seconds=0.2)
+        assert sum(longer.samples_ns) <= 0.5e9
+        assert len(longer.samples_ns) > 1
+        assert 10e6 < worker.peak_rss_bytes(3) < 500e6
+        assert worker.cores == cores
+        assert "onnxruntime" in worker.versions
+
+
+def test_what_a_worker_says_before_it_dies_is_kept(transport: Transport, tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"this is no model")
+    (model,) = transport.push([tmp_path / "bad.onnx"])
+    with Worker.start(transport, "onnxruntime", None) as worker:
+        with pytest.raises(RemoteError, match=r"InvalidProtobuf|INVALID_PROTOBUF") as caught:
+            worker.load(model, threads=1)
+        assert "Traceback" in (caught.value.detail or "")
+
+
+def test_a_worker_that_is_killed_is_told_as_such(transport: Transport) -> None:
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    channel = transport.run([transport.python(), "-c", program], None)
+    with pytest.raises(RemoteError, match="signal 9"):
+        channel.receive(10)
+    channel.stop()
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [("print('hello')", "not an answer: 'hello'"), ("raise SystemExit(3)", "status 3"), ("print('[1]')", "not an")],
+)
+def test_what_is_no_answer_is_told(transport: Transport, program: str, words: str) -> None:
+    channel = transport.run([transport.python(), "-c", program], None)
+    with pytest.raises(RemoteError, match=words):
+        channel.receive(10)
+    channel.stop()
+
+
+def test_a_program_that_is_not_there_is_told(transport: Transport) -> None:
+    channel = transport.run(["/nowhere/program"], None)
+    with pytest.raises(RemoteError, match="not found"):
+        channel.receive(10)
+    channel.stop()
+
+
+def test_silence_ends_in_a_transport_error(transport: Transport) -> None:
+    channel = transport.run([transport.python(), "-c", "import time; time.sleep(60)"], None)
+    with pytest.raises(TransportError, match="no answer"):
+        channel.receive(1.0)
+    channel.stop()
+
+
+# --- the agent --------------------------------------------------------------------------------------------------------
+
+STUBBORN = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('{"up": true}', flush=True)
+while True: time.sleep(0.1)
+"""
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process], seconds: float) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not alive
+
+
+def test_facts_are_one_json_line_in_every_shell(shell: list[str]) -> None:
+    done = subprocess.run([*shell, str(AGENT), "facts"], capture_output=True, check=True, text=True)
+    facts = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert facts["machine"] == os.uname().machine
+    assert done.stderr == ""
+
+
+def test_requests_answers_and_exit_pass_through_in_every_shell(shell: list[str], tmp_path: Path) -> None:
+    program = "import sys; print(input()[::-1], flush=True); sys.exit(7)"
+    agent = subprocess.Popen(
+        [*shell, str(AGENT), "run", "0", sys.executable, "-c", program],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, text=True,
+    )  # fmt: skip
+    assert agent.stdin is not None
+    assert agent.stdout is not None
+    agent.stdin.write('}1:"a"{ \\ $(x)\n')
+    agent.stdin.flush()
+    # stdin stays open until the program has ended by itself
+    lines = agent.stdout.read().splitlines()
+    agent.stdin.close()
+    agent.wait()
+    agent.stdout.close()
+    assert json.loads(lines[0])["event"] == "started"
+    assert lines[1] == ')x($ \\ {"a":1}'
+    assert json.loads(lines[-1]) == {"event": "exit", "status": 7}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_of_stdin_stops_everything_within_two_seconds(shell: list[str], tmp_path: Path) -> None:
+    """A program that ignores TERM in the middle of its work is the worst case."""
+    agent = subprocess.Popen(
+        [*shell, str(AGENT), "run", "0", sys.executable, "-c", STUBBORN],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, start_new_session=True,
+    )  # fmt: skip
+    assert agent.stdin is not None
+    assert agent.stdout is not None
+    while b"up" not in agent.stdout.readline():
+        pass
+    started = children_of(agent.pid)
+    assert started
+    agent.stdin.close()
+    agent.wait(timeout=2.5)
+    assert gone(started, 1.5)
+    assert b'"status":137' in agent.stdout.read()
+    agent.stdout.close()
+
+
+def test_a_killed_agent_takes_the_worker_with_it(shell: list[str], tmp_path: Path) -> None:
+    """The laptop or the link dies with the agent's own process: its relay sees the end of stdin."""
+    agent = subprocess.Popen(
+        [*shell, str(AGENT), "run", "0", sys.executable, "-c", STUBBORN],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, start_new_session=True,
+    )  # fmt: skip
+    assert agent.stdin is not None
+    assert agent.stdout is not None
+    while b"up" not in agent.stdout.readline():
+        pass
+    started = children_of(agent.pid)
+    agent.send_signal(signal.SIGKILL)
+    agent.stdin.close()
+    agent.wait()
+    agent.stdout.close()
+    assert gone(started, 3.0)
+
+
+def test_stop_ends_a_stubborn_program(tmp_path: Path) -> None:
+    channel = open_channel(["sh", str(AGENT), "run", "-", sys.executable, "-c", STUBBORN], "here", tmp_path)
+    assert channel.receive(10) == {"up": True}
+    children = children_of(channel._process.pid)
+    began = time.monotonic()
+    channel.stop()
+    assert gone(children, 1.0)
+    assert time.monotonic() - began < 5
+    channel.stop()

@@ -1,0 +1,125 @@
+"""A matrix's mistakes are told with file, line, wrong value, what is allowed and the nearest right name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import MatrixError, UnknownNameError, UserError
+from edgeprune.matrix import spec
+from edgeprune.matrix.cells import cells, groups, networks, unit
+
+GOOD = """\
+name: small
+data: digits
+models: [lenet5]
+prune:
+  - {method: [l1, l2], ratio: [0.3, 0.5], seed: [0]}
+runtimes: [onnxruntime]
+measure: quick
+"""
+
+
+def load(folder: Path, text: str) -> spec.MatrixSpec:
+    path = folder / "m.yaml"
+    path.write_text(text)
+    return spec.load(path)
+
+
+def test_the_quickstart_matrix_is_the_design_s(tmp_path: Path) -> None:
+    quickstart = spec.load(spec.find("quickstart"))
+    assert [model.name for model in quickstart.models] == ["lenet5", "resnet20"]
+    # two networks, each dense, and masked and shrunk at three ratios, on two runtimes
+    assert len(cells(quickstart)) == 2 * (1 + 2 * 3) * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "words"),
+    [
+        (("lenet5", "resnet21"), 3, ["unknown model 'resnet21'", "did you mean resnet20?", "lenet5"]),
+        (("[l1, l2]", "[l3]"), 5, ["unknown method 'l3'", "did you mean l2?"]),
+        (("[onnxruntime]", "[onnx]"), 6, ["unknown runtime 'onnx'", "did you mean onnxruntime?"]),
+        (("data: digits", "data: digit"), 2, ["unknown dataset 'digit'", "did you mean digits?"]),
+        (("runtimes:", "runtime:"), 6, ["unknown key 'runtime'", "did you mean runtimes?"]),
+        (("method:", "metod:"), 5, ["unknown key 'metod'", "did you mean method?"]),
+        (("0.5]", "1.0]"), 5, ["1.0", "0 <= ratio < 1"]),
+        (("0.5]", "-0.1]"), 5, ["-0.1", "0 <= ratio < 1"]),
+        (("0.5]", "half]"), 5, ["'half'", "0 <= ratio < 1"]),
+        (("measure: quick", "measure: quik"), 7, ["quik", "did you mean quick?"]),
+        (("measure: quick", "measure: {samples: 0}"), 7, ["samples = 0"]),
+        (("measure: quick", "devices: [pi]"), 7, ["unknown device 'pi'", "local"]),
+        (("measure: quick", "variants: [dense, small]"), 7, ["'small' is not allowed", "shrunk"]),
+        (("measure: quick", "threads: [0]"), 7, ["threads", "0", "greater than or equal to 1"]),
+        (("measure: quick", "data: digits"), 7, ["'data' is there twice"]),
+        (("name: small", "name: ../up"), 1, ["name", "../up"]),
+        (("[lenet5]", "[lenet5"), 4, ["not valid YAML"]),
+        (("data: digits\n", ""), 1, ["data", "this key is needed"]),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(tmp_path: Path, change: tuple[str, str], line: int, words: list[str]) -> None:
+    assert change[0] in GOOD
+    with pytest.raises(MatrixError) as caught:
+        load(tmp_path, GOOD.replace(*change))
+    told = f"{caught.value.message} {caught.value.hint}"
+    assert f"m.yaml:{line}" in told
+    for word in words:
+        assert word in told
+    assert caught.value.exit_status == 2
+
+
+def test_what_is_no_matrix_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MatrixError, match="no matrix file"):
+        spec.find(str(tmp_path / "nothing.yaml"))
+    with pytest.raises(MatrixError, match="no matrix file") as caught:
+        spec.find("quickstrat")
+    assert "quickstart" in (caught.value.hint or "")
+    with pytest.raises(MatrixError, match="a matrix is a mapping"):
+        load(tmp_path, "- a\n- b\n")
+    with pytest.raises(MatrixError, match="cannot be read"):
+        spec.load(tmp_path)
+
+
+def test_yaml_that_would_make_objects_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MatrixError, match="not valid YAML"):
+        load(tmp_path, "name: !!python/object/apply:os.system ['true']\n")
+
+
+def test_other_devices_are_checked_like_the_matrix_s(tmp_path: Path) -> None:
+    small = load(tmp_path, GOOD)
+    assert spec.with_devices(small, ["local", "local"]).devices == ["local"]
+    with pytest.raises(UnknownNameError, match="unknown device 'locl'"):
+        spec.with_devices(small, ["locl"])
+    with pytest.raises(UserError, match="names no device"):
+        spec.with_devices(small, [])
+
+
+def test_a_network_that_two_recipes_share_is_one_network(tmp_path: Path) -> None:
+    small = load(tmp_path, GOOD)
+    planned = networks(small)
+    assert [network.key.variant for network in planned].count("dense") == 1
+    assert len(planned) == 1 + 2 * 2 * 2
+    assert len({network.key.network_id for network in planned}) == len(planned)
+
+
+def test_partners_share_a_unit_and_comparable_cells_a_group(tmp_path: Path) -> None:
+    small = load(tmp_path, GOOD.replace("[onnxruntime]", "[onnxruntime, tvm]"))
+    (first, second) = groups(cells(small))
+    assert {key.runtime for key in first} == {"onnxruntime"}
+    assert {key.runtime for key in second} == {"tvm"}
+    units: dict[str, list[str]] = {}
+    for key in first:
+        units.setdefault(unit(key), []).append(key.network.variant)
+    assert sorted(map(sorted, units.values())) == [["dense"]] + [["masked", "shrunk"]] * 4
+
+
+def test_options_and_scope_make_other_names(tmp_path: Path) -> None:
+    text = GOOD.replace("[lenet5]", "[{name: resnet20, options: {shortcut: pad}}]").replace(
+        "seed: [0]", "scope: [global], batchnorm: keep, seed: [0]"
+    )
+    labels = {(network.key.model, network.key.method) for network in networks(load(tmp_path, text))}
+    assert labels == {
+        ("resnet20(shortcut=pad)", ""),
+        ("resnet20(shortcut=pad)", "l1-global-bn-keep"),
+        ("resnet20(shortcut=pad)", "l2-global-bn-keep"),
+    }
