@@ -1,0 +1,22 @@
+"""Compiling: from an ONNX file to the files a device's worker loads. Start with `compile_onnx` in `compiler.py`.
+
+Importing this package loads neither torch nor tvm nor onnx; a runtime's compiler is loaded when it is used.
+"""
+
+from edgeprune.compiling.artifact import Artifact, load_artifact
+from edgeprune.compiling.compiler import compile_module, compile_onnx
+from edgeprune.compiling.runtimes import distributions, runtimes, takes_module
+from edgeprune.compiling.targets import Target, target, targets
+
+__all__ = [
+    "Artifact",
+    "Target",
+    "compile_module",
+    "compile_onnx",
+    "distributions",
+    "load_artifact",
+    "runtimes",
+    "takes_module",
+    "target",
+    "targets",
+]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import platform
 from collections.abc import Callable
@@ -34,6 +35,10 @@ class Target:
     vector_registers: int
     l1_bytes: int | None
     l2_bytes: int | None
+
+    def ingredients(self) -> dict[str, Any]:
+        """Everything that the compiled code depends on, as JSON values."""
+        return dataclasses.asdict(self)
 
 
 def targets() -> list[str]:

@@ -1,18 +1,18 @@
 """From an ONNX file to a shared library that TVM's runtime alone can run: the whole way in one page.
 
-    read_graph -> rewrite -> lower -> fuse -> schedule -> plan memory -> machine code -> library
+read_graph -> rewrite -> lower -> fuse -> schedule -> plan memory -> machine code -> library
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
 from tvm import relax
 
+from edgeprune.compiling.artifact import Built
 from edgeprune.compiling.targets import Target
 from edgeprune.compiling.tvm.graph import read_graph
 from edgeprune.compiling.tvm.layout import stored_channels
@@ -23,16 +23,14 @@ from edgeprune.compiling.tvm.schedule import schedule_module
 from edgeprune.errors import CompileError
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a compiled library: bytes of its packed weights, and of the tensors between kernels."""
+def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
+    """Compile an ONNX file into `model.so`.
 
-    weights_bytes: int
-    arena_bytes: int
-
-
-def build_library(onnx_path: Path, library: Path, target: Target, threads: int) -> Facts:
-    """Compile an ONNX file into a shared library.
+    Args:
+        onnx_path: float32 network with static shapes.
+        folder: Where the library is put.
+        target: What the code is for.
+        threads: More than 1: outer loops are shared between threads.
 
     Raises:
         CompileError: the network cannot be compiled, or there is no C compiler to link with.
@@ -46,16 +44,16 @@ def build_library(onnx_path: Path, library: Path, target: Target, threads: int) 
         with tvm_target:
             module = schedule_module(_fuse(module), lanes, parallel=threads > 1)
             module = _plan(module)
-            facts = Facts(_weights_bytes(module), _arena_bytes(module))
+            built = Built("model.so", _weights_bytes(module), _arena_bytes(module))
             executable = relax.build(module, tvm_target, relax_pipeline=_FINISH)
-        executable.export_library(str(library), cc=linker)
+        executable.export_library(str(folder / built.model), cc=linker)
     except Exception as error:  # TVM and the linker raise errors of any kind
         raise CompileError(
             f"tvm could not build {onnx_path.name} for target {target.name}: {type(error).__name__}",
             hint="use the runtime onnxruntime for this network, and report the network with the detail below",
             detail=str(error),
         ) from error
-    return facts
+    return built
 
 
 def find_linker() -> str:

@@ -105,7 +105,11 @@ def convolve_depthwise(
         return te.compute((x.shape[0], *out, stored), lambda n, h, v, o: full[n, h, v, o], name=RESULT)
 
     value = builder.emit_te(
-        compute, image.value, relax.const(packed), primfunc_name_hint="depthwise", primfunc_attrs={"op_pattern": FUSABLE}
+        compute,
+        image.value,
+        relax.const(packed),
+        primfunc_name_hint="depthwise",
+        primfunc_attrs={"op_pattern": FUSABLE},
     )
     return Stored(value, len(weight), 4)
 
@@ -118,9 +122,7 @@ def pack_weight(weight: Array, stored: int, block: int) -> Array:
     return np.ascontiguousarray(full.reshape(stored // block, block, channels, height, width).transpose(0, 3, 4, 2, 1))
 
 
-def _accumulate(
-    x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, lanes: int, out: tuple[int, int]
-) -> te.Tensor:
+def _accumulate(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, lanes: int, out: tuple[int, int]) -> te.Tensor:
     batch = x.shape[0]
     rows, cols = padded(out[0], tile.rows), padded(out[1], tile.cols)
     source = with_border(x, window, window.input(rows, cols), 0.0)

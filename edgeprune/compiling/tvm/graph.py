@@ -63,7 +63,7 @@ def read_graph(path: Path) -> Graph:
     """Read and check an ONNX file.
 
     Raises:
-        CompileError: the file cannot be read, its weights are elsewhere, a shape is not static, or a type is not float32.
+        CompileError: unreadable file, missing weights, a shape that is not static, or a type that is not float32.
     """
     model = _load(path)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)

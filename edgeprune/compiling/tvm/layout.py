@@ -2,8 +2,8 @@
 
 An image `[N, C, H, W]` is stored `[N, H, W, S]` and a matrix `[M, C]` as `[1, 1, M, S]`: both are rows of channels, and
 one convolution schedule serves both. S is C rounded up to the vector (13 channels are stored as 16). Convolutions read
-only the true channels, so the padding costs no arithmetic beyond the vector that is needed anyway. What the lanes behind
-the true channels hold is never read as a channel. Start with `Stored`.
+only the true channels, so the padding costs no arithmetic beyond the vector that is needed anyway. What lies behind the
+true channels is never read as a channel. Start with `Stored`.
 """
 
 from __future__ import annotations

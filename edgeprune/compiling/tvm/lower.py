@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, te, tirx
@@ -19,7 +19,7 @@ from edgeprune.compiling.tvm.graph import Array, Graph, Node
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
 from edgeprune.errors import CompileError
 
-Value = Stored | relax.Expr
+Value: TypeAlias = "Stored | relax.Expr"
 
 
 @dataclass
@@ -116,7 +116,9 @@ def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int) -> t
     """
     builder = relax.BlockBuilder()
     lowering = Lowering(builder, graph, lanes, registers)
-    inputs = [relax.Var(f"input_{i}", relax.TensorType(graph.shapes[name], "float32")) for i, name in enumerate(graph.inputs)]
+    inputs = [
+        relax.Var(f"input_{i}", relax.TensorType(graph.shapes[name], "float32")) for i, name in enumerate(graph.inputs)
+    ]
     for name, variable in zip(graph.inputs, inputs, strict=True):
         lowering.values[name] = lowering.values[f"{name}/input"] = variable
     with builder.function("main", inputs):

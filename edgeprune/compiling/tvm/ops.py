@@ -90,14 +90,18 @@ def _unary(make: Callable[..., relax.Expr]) -> Rule:
 
 def _clip(lowering: Lowering, node: Node) -> Value | None:
     bounds = [lowering.constant(name) if name else None for name in node.inputs[1:]]
-    if not lowering.can_store(node.inputs[0]) or any(b is None and n for b, n in zip(bounds, node.inputs[1:], strict=True)):
+    if not lowering.can_store(node.inputs[0]) or any(
+        b is None and n for b, n in zip(bounds, node.inputs[1:], strict=True)
+    ):
         return None
     image = lowering.stored(node.inputs[0])
     low, high = (*(float(b) if b is not None else None for b in bounds), None, None)[:2]
     low = node.attrs.get("min", low) if low is None else low
     high = node.attrs.get("max", high) if high is None else high
     limits = np.finfo(np.float32)
-    value = relax.op.clip(image.value, float(limits.min) if low is None else low, float(limits.max) if high is None else high)
+    value = relax.op.clip(
+        image.value, float(limits.min) if low is None else low, float(limits.max) if high is None else high
+    )
     return Stored(lowering.builder.emit(value), image.channels, image.rank)
 
 
@@ -124,9 +128,7 @@ def _binary(make: Callable[..., relax.Expr]) -> Rule:
     return rule
 
 
-def _with_constant(
-    lowering: Lowering, make: Callable[..., relax.Expr], image: Stored, constant: Array
-) -> Value | None:
+def _with_constant(lowering: Lowering, make: Callable[..., relax.Expr], image: Stored, constant: Array) -> Value | None:
     """Combine a stored tensor with a constant that broadcasts to it."""
     if constant.ndim > image.rank or constant.dtype != np.float32:
         return None
@@ -239,9 +241,7 @@ def _pool(lowering: Lowering, node: Node, combine: Callable[..., Any], fill: flo
         kh, kw = te.reduce_axis((0, window.kernel[0]), "kh"), te.reduce_axis((0, window.kernel[1]), "kw")
         return te.compute(
             (n, rows, cols, stored),
-            lambda n, h, w, c: combine(
-                source[n, h * step_h + kh * hole_h, w * step_w + kw * hole_w, c], axis=[kh, kw]
-            ),
+            lambda n, h, w, c: combine(source[n, h * step_h + kh * hole_h, w * step_w + kw * hole_w, c], axis=[kh, kw]),
             name="pool",
         )
 
@@ -264,9 +264,7 @@ def _spatial_mean(lowering: Lowering, node: Node) -> Value | None:
     def compute(x: te.Tensor) -> te.Tensor:
         h, w = te.reduce_axis((0, height), "h"), te.reduce_axis((0, width), "w")
         shape = (n, 1, 1, stored) if keep else (1, 1, n, stored)
-        return te.compute(
-            shape, lambda a, _, b, c: te.sum(x[a if keep else b, h, w, c], axis=[h, w]), name="total"
-        )
+        return te.compute(shape, lambda a, _, b, c: te.sum(x[a if keep else b, h, w, c], axis=[h, w]), name="total")
 
     total = Stored(lowering.emit(compute, image.value, hint="mean", pattern=FUSABLE), image.channels, 4 if keep else 2)
     return _with_constant(lowering, relax.op.multiply, total, np.full(1, 1 / (height * width), np.float32))
@@ -292,7 +290,9 @@ def _slice(lowering: Lowering, node: Node) -> Value | None:
         return None
     image = lowering.stored(node.inputs[0])
     starts, ends, axes, *steps = (part.tolist() for part in given if part is not None)
-    cuts = {axis % image.rank: cut for axis, *cut in zip(axes, starts, ends, *(steps or [[1] * len(axes)]), strict=True)}
+    cuts = {
+        axis % image.rank: cut for axis, *cut in zip(axes, starts, ends, *(steps or [[1] * len(axes)]), strict=True)
+    }
     if image.rank != 4 or not set(cuts) <= {2, 3} or any(step < 1 for _, _, step in cuts.values()):
         return None
     n, height, width, stored = image.shape

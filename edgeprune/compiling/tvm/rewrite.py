@@ -136,8 +136,8 @@ def _channel_map(node: Node, graph: Graph) -> Array | None:
         before, after = around.pop(1, (0, 0))
         if min(before, after) < 0 or any(pair != (0, 0) for pair in around.values()):
             return None
-        channels = np.arange(graph.shapes[node.inputs[0]][1], dtype=np.int64)
-        return np.concatenate([np.full(before, FILL), channels, np.full(after, FILL)]).astype(np.int64)
+        kept = np.arange(graph.shapes[node.inputs[0]][1])
+        return np.concatenate([np.full(before, FILL), kept, np.full(after, FILL)]).astype(np.int64)
     return None
 
 

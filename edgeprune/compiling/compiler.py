@@ -1,0 +1,109 @@
+"""The two ways in: `compile_onnx` for runtimes that take an ONNX file, `compile_module` for those that take PyTorch.
+
+Files are made in a folder aside and moved to their place when all are there, `artifact.json` last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgeprune.compiling import targets
+from edgeprune.compiling.artifact import Artifact, Built
+from edgeprune.compiling.runtimes import runtime as find_runtime
+from edgeprune.errors import CompileError, StorageError, UserError
+
+
+def compile_onnx(onnx_path: Path, out: Path, *, runtime: str, target: str = "host", threads: int = 1) -> Artifact:
+    """Compile an ONNX file for a runtime and a target.
+
+    Args:
+        onnx_path: float32 network with static shapes.
+        out: Folder for the files; made if missing, files of an earlier compilation are replaced.
+        runtime: One of `runtimes()`.
+        target: One of `targets()`.
+        threads: Threads the network will run on, at least 1.
+
+    Raises:
+        UnknownNameError: no such runtime or target.
+        CompileError: the compiler refused the network; the message names the operator and its node.
+        StorageError: the files cannot be written.
+
+    Example:
+        >>> compile_onnx(Path("lenet5.onnx"), Path("compiled"), runtime="tvm").model  # doctest: +SKIP
+        PosixPath('compiled/model.so')
+    """
+    entry, where = find_runtime(runtime), targets.target(target)
+    if entry.takes_module:
+        raise UserError(f"the runtime {runtime} takes a PyTorch module, not an ONNX file", hint="use compile_module")
+    if not onnx_path.is_file():
+        raise CompileError(f"there is no file {onnx_path}", hint="export the network first")
+    _check_threads(threads)
+    build = entry.build()
+    return _publish(out, runtime, target, threads, lambda folder: build(onnx_path, folder, where, threads))
+
+
+def compile_module(
+    model: Any, example_inputs: Any, out: Path, *, runtime: str = "torch", target: str = "host", threads: int = 1
+) -> Artifact:
+    """Save a PyTorch module for a runtime that runs PyTorch's own form.
+
+    Args:
+        model: torch.nn.Module in eval mode.
+        example_inputs: A tensor or a tuple of tensors that fixes the shapes.
+        out: Folder for the files.
+        runtime: One of `runtimes()` that takes a module.
+        target: One of `targets()`.
+        threads: Threads the network will run on, at least 1.
+
+    Raises:
+        UnknownNameError: no such runtime or target.
+        CompileError: the module cannot be exported.
+        StorageError: the files cannot be written.
+    """
+    entry, where = find_runtime(runtime), targets.target(target)
+    if not entry.takes_module:
+        raise UserError(f"the runtime {runtime} takes an ONNX file, not a PyTorch module", hint="use compile_onnx")
+    _check_threads(threads)
+    source = (model, example_inputs if isinstance(example_inputs, tuple) else (example_inputs,))
+    build = entry.build()
+    return _publish(out, runtime, target, threads, lambda folder: build(source, folder, where, threads))
+
+
+def _check_threads(threads: int) -> None:
+    if threads < 1:
+        raise UserError(f"threads is {threads}", hint="give a whole number of at least 1")
+
+
+def _publish(out: Path, runtime: str, target: str, threads: int, build: Callable[[Path], Built]) -> Artifact:
+    """Build aside, then move every file to `out`."""
+    aside: Path | None = None
+    fresh = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".compiling-", dir=out))
+        built = build(aside)
+        names = sorted(file.relative_to(aside) for file in aside.rglob("*") if file.is_file())
+        for name in names:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(aside / name, out / name)
+        files = tuple(out / name for name in names)
+        facts = (built.weights_bytes, built.arena_bytes, built.notes)
+        artifact = Artifact(runtime, target, threads, out / built.model, files, *facts)
+        artifact.to_json()
+        fresh = False
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the compiled network to {out}: {error.strerror or error}",
+            hint="free space or choose another folder; nothing was left half-written",
+        ) from error
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        if fresh:
+            shutil.rmtree(out, ignore_errors=True)
+    return artifact
