@@ -98,7 +98,7 @@ class Lowering:
         return self.emit(compute, value.value, hint="unstore", pattern=INJECTIVE)
 
 
-Rule = Callable[[Lowering, Node], Value | None]
+Rule: TypeAlias = "Callable[[Lowering, Node], Value | None]"
 BROADCAST, INJECTIVE = 1, 2  # TVM's operator patterns
 
 
