@@ -133,14 +133,14 @@ def private_copy(model: nn.Module) -> nn.Module:
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-        if getattr(module, "inplace", False) is True:
-            module.inplace = False  # type: ignore[assignment]
     _refuse_nan(duplicate)
     return duplicate.eval()
 
 
 def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
-    """Trace a private copy (see `private_copy`) and say of each node what it is.
+    """Trace a model and say of each node what it is.
+
+    The model's modules become the network's, in-place ones made pure: give a copy (see `private_copy`).
 
     Raises:
         TraceError: torch.fx can not follow forward; the message names the line.
@@ -200,10 +200,13 @@ def _make_pure(root: fx.GraphModule) -> None:
     """Replace in-place operations: a later reader of the overwritten tensor reads the operation's result."""
     order = {node: place for place, node in enumerate(root.graph.nodes)}
     for node in root.graph.nodes:
-        if not _is_in_place(node):
+        module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if not _is_in_place(node, module):
             continue
         overwritten = node.args[0]
-        if node.op == "call_method":
+        if node.op == "call_module":
+            pass  # the module itself is made pure below
+        elif node.op == "call_method":
             node.target = str(node.target).rstrip("_")
         elif node.target is F.relu or node.target is F.relu6:
             node.args = node.args[:1]
@@ -213,10 +216,15 @@ def _make_pure(root: fx.GraphModule) -> None:
         if isinstance(overwritten, fx.Node):
             for reader in [user for user in overwritten.users if order[user] > order[node]]:
                 reader.replace_input_with(overwritten, node)
+    for module in root.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
     root.recompile()
 
 
-def _is_in_place(node: fx.Node) -> bool:
+def _is_in_place(node: fx.Node, module: nn.Module | None) -> bool:
+    if module is not None:
+        return getattr(module, "inplace", False) is True
     if node.op == "call_method":
         name = str(node.target)
         return name.endswith("_") and not name.endswith("__") and hasattr(Tensor, name.rstrip("_"))

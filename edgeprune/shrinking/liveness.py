@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import fx
 
-from edgeprune.shrinking.channels import Decision, Demand, Flags, Vector, nonzero_constant, varies
+from edgeprune.shrinking.channels import Decision, Demand, Vector, nonzero_constant, varies
 from edgeprune.shrinking.graph import Network, Site
 
 
@@ -54,8 +54,9 @@ def _sweep(network: Network, constants: Mapping[fx.Node, Vector], agreed: dict[s
         node = site.node
         demand = demands[node]
         if site.shared:
-            asked = Demand.of(demand.value | demand.border, physical=_wanted(site, demand, constants[node]))
-            agreed[site.name] = demand = agreed.get(site.name, Demand.nothing(site.channels)) | asked
+            kept = Demand.of(demand.value | demand.border, physical=decide(site, demand, constants[node]).keep)
+            agreed[site.name] = agreed.get(site.name, Demand.nothing(site.channels)) | kept
+            demand = demand | agreed[site.name]
         if node.op in ("output", "placeholder"):
             demand = demand | Demand.of(np.zeros(site.channels, dtype=np.bool_), present=True)
         decisions[node] = decision = decide(site, demand, constants[node])
@@ -70,11 +71,6 @@ def _sweep(network: Network, constants: Mapping[fx.Node, Vector], agreed: dict[s
             if other not in site.operands:
                 demands[other] = demands[other] | Demand.everything(len(demands[other].value))
     return decisions
-
-
-def _wanted(site: Site, demand: Demand, constants: Vector) -> Flags:
-    """Channels that one call of a shared module keeps: the others have to keep them too."""
-    return decide(site, demand, constants).keep
 
 
 def _same(one: Demand, other: Demand) -> bool:

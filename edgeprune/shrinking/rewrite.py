@@ -6,7 +6,6 @@ nodes and modules are placed; surviving modules keep their names, so the state d
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -43,8 +42,8 @@ class Surgery:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.graph = fx.Graph()
-        # a shallow twin of the traced root: new modules replace old ones here and leave the traced network whole
-        self.modules = copy.deepcopy(plan.network.root)
+        # a twin of the traced root that shares its layers: new ones replace old ones here and leave the root whole
+        self.modules = fx.GraphModule(plan.network.root, plan.network.root.graph)
         self._values: dict[fx.Node, fx.Node] = {}
         self._selected: dict[tuple[fx.Node, bytes], fx.Node] = {}
         weights = [tensor for tensor in plan.network.root.state_dict().values() if tensor.is_floating_point()]

@@ -6,6 +6,7 @@ The way: `graph` traces it; `constants` runs forwards, `liveness` backwards; `pl
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,7 @@ def shrink(
         raise UnknownNameError("treatment of constants", constants, CONSTANTS)
     inputs = as_tuple(example_inputs)
     masked = private_copy(model)
-    network = trace(masked, inputs)
+    network = trace(copy.deepcopy(masked), inputs)
     known = propagate(network)
     plan = arrange(Analysis(network, known, find_live(network, known)))
     shrunk = rewrite(plan, type(model).__name__)
