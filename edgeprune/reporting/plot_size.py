@@ -1,0 +1,131 @@
+"""The figures about size: accuracy against what was pruned, and compression by filters and by parameters.
+
+Both tell filters apart from parameters, as figures 3 and 4 of "Investigating the Not-So-Obvious Effects of Structured
+Pruning" (Tessier et al., 2022) do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from edgeprune.reporting import wording
+from edgeprune.reporting.plot_style import COLOURS, LINES, MARKERS, ONE_COLUMN, assigned, log_axes, panels
+from edgeprune.reporting.results import Results
+from edgeprune.schema import Network
+
+BY_FILTERS, BY_PARAMETERS = "#0072B2", "#D55E00"
+
+Recipe = tuple[str, int]
+Curve = tuple[Network | None, list[tuple[Network, Network]]]
+
+
+def accuracy(results: Results) -> Figure | None:
+    """Accuracy against the pruned share of filters (blue) and of parameters (red), a panel a model.
+
+    Source: Tessier et al. (2022), figure 3.
+    """
+    curves = _curves(results)
+    if not curves:
+        return None
+    figure, every = panels(list(curves))
+    for axes, model in zip(every, curves, strict=True):
+        for number, line in enumerate(curves[model].values()):
+            style = LINES[number % 4]
+            dense, points = line
+            start = [(0.0, dense.accuracy)] if dense else []
+            by_filters = start + [(masked.pruned_filters / masked.filters, masked.accuracy) for masked, _ in points]
+            axes.plot(*_percentages(by_filters), color=BY_FILTERS, marker="o", linestyle=style)
+            if dense:
+                by_parameters = start + [(1 - shrunk.params / dense.params, shrunk.accuracy) for _, shrunk in points]
+                axes.plot(*_percentages(by_parameters), color=BY_PARAMETERS, marker="s", linestyle=style)
+        axes.set_title(wording.model_name(model))
+        axes.set_xlabel("pruned (%)")
+        axes.set_xlim(-3, 103)
+        axes.margins(y=0.12)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    every[0].set_ylabel("accuracy (%)")
+    handles = [
+        Line2D([], [], color=BY_FILTERS, marker="o", label="share of filters"),
+        Line2D([], [], color=BY_PARAMETERS, marker="s", label="share of parameters, once shrunk"),
+    ]
+    figure.legend(handles=[*handles, *_recipe_handles(curves)], loc="outside lower center", ncols=2)
+    return figure
+
+
+def compression(results: Results) -> Figure | None:
+    """Compression by parameters, once shrunk, against compression by filters, with the line y = x.
+
+    Source: Tessier et al. (2022), figure 4; compression = 100 / (100 - rate in percent).
+    """
+    curves = {
+        model: {
+            recipe: [
+                (masked.filters / (masked.filters - masked.pruned_filters), dense.params / shrunk.params)
+                for masked, shrunk in points
+                if masked.filters > masked.pruned_filters
+            ]
+            for recipe, (dense, points) in lines.items()
+            if dense
+        }
+        for model, lines in _curves(results).items()
+    }
+    every = [point for lines in curves.values() for points in lines.values() for point in points]
+    if not every:
+        return None
+    figure = Figure(figsize=(ONE_COLUMN, 3.0 + 0.16 * math.ceil(len(curves) / 2)), layout="constrained")
+    axes = figure.add_subplot()
+    handles = []
+    colours, markers = assigned(list(curves), COLOURS), assigned(list(curves), MARKERS)
+    for model, lines in curves.items():
+        for number, points in enumerate(lines.values()):
+            style = LINES[number % 4]
+            xs, ys = zip(*sorted([(1.0, 1.0), *points]), strict=True)
+            axes.plot(xs, ys, color=colours[model], marker=markers[model], linestyle=style,
+                      markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
+        handles.append(Line2D([], [], color=colours[model], marker=markers[model], label=wording.model_name(model)))
+    right, top = (max([1.5, *values]) for values in zip(*every, strict=True))
+    log_axes(axes, 0.94, right * 1.12, [1.0, top])
+    axes.plot([0.9, right * 1.12], [0.9, right * 1.12], color="#555555", linestyle="--", linewidth=0.9, zorder=1)
+    axes.set_xlabel("compression by pruned filters")
+    axes.set_ylabel("compression by parameters, once shrunk")
+    handles.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="y = x"))
+    recipes = _recipe_handles(_curves(results))
+    figure.legend(handles=[*handles, *recipes], loc="outside lower center", ncols=2)
+    return figure
+
+
+def _curves(results: Results) -> dict[str, dict[Recipe, Curve]]:
+    """By model, then by method and seed: the dense network, and (masked, shrunk) networks by rising ratio."""
+    built = {network.key.network_id: network for network in results.networks}
+    curves: dict[str, dict[Recipe, Curve]] = {}
+    for network in sorted(results.networks, key=lambda one: one.key.pruning_ratio or 0.0):
+        key = network.key
+        masked = built.get(key.model_copy(update={"variant": "masked"}).network_id)
+        if key.variant != "shrunk" or masked is None or not masked.filters:
+            continue
+        lines = curves.setdefault(key.model, {})
+        lines.setdefault((key.method, key.seed), (results.dense(key), []))[1].append((masked, network))
+    order = list(dict.fromkeys(network.key.model for network in results.networks))
+    return {model: dict(sorted(curves[model].items())) for model in order if model in curves}
+
+
+def _recipe_handles(curves: Mapping[str, Mapping[Recipe, Curve]]) -> list[Line2D]:
+    """Line styles for methods and seeds, where there is more than one."""
+    recipes = sorted({recipe for lines in curves.values() for recipe in lines})
+    if len(recipes) < 2:
+        return []
+    several = len({seed for _, seed in recipes}) > 1
+    return [
+        Line2D([], [], color="#333333", linestyle=LINES[number % 4],
+               label=f"{method}, seed {seed}" if several else method)
+        for number, (method, seed) in enumerate(recipes)
+    ]  # fmt: skip
+
+
+def _percentages(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [100 * x for x, _ in points], [100 * y for _, y in points]

@@ -1,0 +1,166 @@
+"""The figures about time: promised against real speed-up, and latency of dense, masked and shrunk networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from edgeprune.reporting import wording
+from edgeprune.reporting.plot_style import (
+    COLOURS,
+    MARKERS,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    assigned,
+    interval,
+    log_axes,
+    two_columns,
+)
+from edgeprune.reporting.results import CellResult, PairResult, Results
+from edgeprune.schema import NetworkKey
+
+VARIANT_FILLS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "dense": {"facecolor": "#4d4d4d"},
+        "masked": {"facecolor": "#9ecae9", "hatch": "////"},
+        "shrunk": {"facecolor": "#0072B2"},
+    }
+)
+
+
+def speedup(results: Results) -> Figure | None:
+    """Real speed-up against the one promised by MACs, both logarithmic, with 95 % intervals and the line y = x."""
+    pairs = [pair for pair in results.pairs if pair.ratio is not None and pair.theoretical_macs is not None]
+    if not pairs:
+        return None
+    labels = wording.setting_labels(pair.key for pair in pairs)
+    colours = assigned(list(labels.values()), COLOURS)
+    markers = assigned([pair.key.network.model for pair in pairs], MARKERS)
+    rows = max(len(colours) + 1, len(markers))
+    figure = Figure(figsize=(ONE_COLUMN, 2.8 + 0.16 * rows), layout="constrained")
+    axes = figure.add_subplot()
+    for (model, _, _, setting), line in _trajectories(pairs).items():
+        colour, marker = colours[labels[setting]], markers[model]
+        xs = [pair.theoretical_macs or 1.0 for pair in line]
+        ratios = [pair.ratio for pair in line if pair.ratio is not None]
+        axes.plot(xs, [ratio.ratio for ratio in ratios], color=colour, linewidth=0.8, alpha=0.6, zorder=2)
+        for x, ratio in zip(xs, ratios, strict=True):
+            axes.plot(x, ratio.ratio, marker=marker, color=colour, markeredgecolor="white", markeredgewidth=0.4,
+                      markersize=4.2, linestyle="none", zorder=3)  # fmt: skip
+            interval(axes, x, ratio.ci_low, ratio.ci_high, colour)
+    promised = [pair.theoretical_macs for pair in pairs if pair.theoretical_macs is not None]
+    real = [value for pair in pairs if pair.ratio for value in (pair.ratio.ratio, *_clipped_interval(pair))]
+    log_axes(axes, min([1.0, *promised]) / 1.08, max([1.5, *promised]) * 1.15, [*real, 1.0])
+    low, high = axes.get_xlim()
+    axes.plot([low, high], [low, high], color="#555555", linestyle="--", linewidth=0.9, zorder=1)
+    axes.axhline(1.0, color="#999999", linewidth=0.7, zorder=1)
+    axes.set_xlabel("speed-up promised by MACs, dense / shrunk")
+    axes.set_ylabel("real speed-up, masked / shrunk")
+    left = [Line2D([], [], color=colour, linewidth=2.5, label=label) for label, colour in colours.items()]
+    left.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="all of it real (y = x)"))
+    right = [
+        Line2D([], [], color="#333333", marker=marker, linestyle="none", label=wording.model_name(model))
+        for model, marker in markers.items()
+    ]
+    figure.legend(handles=two_columns(left, right), loc="outside lower center", ncols=2, handlelength=1.6)
+    return figure
+
+
+def latency(results: Results) -> Figure | None:
+    """Latency of dense, masked and shrunk networks, a panel a model and setting, bars with 95 % intervals."""
+    cells = [cell for cell in results.cells if cell.latency is not None]
+    if not cells:
+        return None
+    labels = wording.setting_labels(cell.key for cell in cells)
+    models = list(dict.fromkeys(cell.key.network.model for cell in cells))
+    groups = max(
+        len({_recipe(cell.key.network) for cell in cells if cell.key.network.model == model}) for model in models
+    )
+    width = ONE_COLUMN if len(labels) == 1 and groups <= 5 else TWO_COLUMNS
+    figure = Figure(figsize=(width, 0.55 + 1.55 * len(models)), layout="constrained")
+    grid = figure.subplots(len(models), len(labels), squeeze=False)
+    keys = [cell.key.network for cell in cells if cell.key.network.variant != "dense"]
+    for row, model in enumerate(models):
+        tops = _latency_tops([cell for cell in cells if cell.key.network.model == model])
+        for column, (setting, label) in enumerate(labels.items()):
+            axes = grid[row][column]
+            mine = [
+                cell for cell in cells
+                if cell.key.network.model == model and wording.setting(cell.key) == setting
+            ]  # fmt: skip
+            _latency_panel(axes, mine, keys)
+            axes.set_ylim(0, tops.get(setting, 1.0))
+            if row == 0:
+                axes.set_title(label)
+            if column == 0:
+                axes.set_ylabel(f"{wording.model_name(model)}\nlatency (ms)")
+            if row == len(models) - 1:
+                axes.set_xlabel("filters pruned")
+    shown = [name for name in VARIANT_FILLS if any(cell.key.network.variant == name for cell in cells)]
+    patches = [Patch(label=name, edgecolor="#333333", linewidth=0.4, **VARIANT_FILLS[name]) for name in shown]
+    figure.legend(handles=patches, loc="outside lower center", ncols=3, handlelength=1.6)
+    return figure
+
+
+def _trajectories(pairs: Sequence[PairResult]) -> dict[tuple[str, str, int, wording.Setting], list[PairResult]]:
+    """Pairs of one model, method, seed and setting, by rising ratio: the points that a line joins."""
+    lines: dict[tuple[str, str, int, wording.Setting], list[PairResult]] = {}
+    for pair in sorted(pairs, key=lambda one: one.pruning_ratio):
+        key = pair.key.network
+        lines.setdefault((key.model, key.method, key.seed, wording.setting(pair.key)), []).append(pair)
+    return lines
+
+
+def _clipped_interval(pair: PairResult) -> tuple[float, ...]:
+    """The ends of a pair's interval, at most 1.6 times its ratio away, so that one wild pair leaves the axis usable."""
+    if pair.ratio is None or pair.ratio.ci_low is None or pair.ratio.ci_high is None:
+        return ()
+    return (max(pair.ratio.ci_low, pair.ratio.ratio / 1.6), min(pair.ratio.ci_high, pair.ratio.ratio * 1.6))
+
+
+def _latency_panel(axes: Axes, cells: Sequence[CellResult], keys: Sequence[NetworkKey]) -> None:
+    """One model on one setting: the dense bar and its level, then masked beside shrunk by recipe."""
+    axes.grid(axis="x", visible=False)
+    axes.tick_params(axis="x", length=0)
+    recipes = sorted({_recipe(cell.key.network) for cell in cells})
+    names = {_recipe(key): wording.recipe_label(key, keys) for key in keys}
+    shift = {"dense": 0.0, "masked": -0.2, "shrunk": 0.2}
+    for cell in cells:
+        summary, variant = cell.latency, cell.key.network.variant
+        if summary is None:
+            continue
+        x = recipes.index(_recipe(cell.key.network)) + shift[variant]
+        axes.bar(x, summary.median / 1e6, width=0.4, edgecolor="#333333", linewidth=0.4, **VARIANT_FILLS[variant])
+        if summary.ci_low is not None and summary.ci_high is not None:
+            interval(axes, x, summary.ci_low / 1e6, summary.ci_high / 1e6, "black")
+        if variant == "dense":
+            axes.axhline(summary.median / 1e6, color="#4d4d4d", linestyle=":", linewidth=0.8, zorder=0.9)
+    axes.set_xticks(range(len(recipes)), [names.get(recipe, "dense") for recipe in recipes])
+    if any(len(name) > 8 for name in names.values()):
+        axes.tick_params(axis="x", rotation=30)
+    axes.set_xlim(-0.6, len(recipes) - 0.4)
+
+
+def _latency_tops(cells: Sequence[CellResult]) -> dict[wording.Setting, float]:
+    """The upper ends of one model's axes in ms: one for all settings, unless some are more than 2.5 times as fast.
+
+    A single wild interval is cut at twice the highest bar, not to squeeze all.
+    """
+    tops: dict[wording.Setting, float] = {}
+    for setting in dict.fromkeys(wording.setting(cell.key) for cell in cells):
+        mine = [cell.latency for cell in cells if cell.latency is not None and wording.setting(cell.key) == setting]
+        highest = max(summary.median for summary in mine)
+        tops[setting] = 1.06 * min(max(summary.ci_high or summary.median for summary in mine), 2 * highest) / 1e6
+    shared = max(tops.values())
+    return tops if shared > 2.5 * min(tops.values()) else dict.fromkeys(tops, shared)
+
+
+def _recipe(key: NetworkKey) -> tuple[float, str, int]:
+    """What places a network on the axis; the dense one comes first."""
+    return (-1.0, "", 0) if key.variant == "dense" else (key.pruning_ratio or 0.0, key.method, key.seed)
