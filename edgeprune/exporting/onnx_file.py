@@ -44,6 +44,12 @@ def export_onnx(model: nn.Module, example_inputs: torch.Tensor | tuple[torch.Ten
     Raises:
         ExportError: The model cannot be exported, or what came out is not a valid ONNX model.
         StorageError: The file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = export_onnx(nn.Linear(3, 2), torch.zeros(1, 3), Path(folder) / "a.onnx")
+    ...     [node.op_type for node in onnx.load(path).graph.node]
+    ['Gemm']
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     what = type(model).__name__

@@ -8,13 +8,15 @@ own file.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any, cast
 
 from edgeprune.errors import ModelError, nearest_hint
@@ -56,7 +58,7 @@ def load(spec: str, *, seed: int = 0, **options: Any) -> nn.Module:
         except (Exception, SystemExit) as error:
             arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
             raise ModelError(
-                f"model {spec}: {attribute}({arguments}) raised {_describe(error)}",
+                f"model {spec}: {attribute}({arguments}) raised {_describe(error, _definition(factory))}",
                 hint=f"run it alone: python -c 'import {module_name} as m; m.{attribute}({arguments})'",
             ) from error
     if not isinstance(model, torch.nn.Module):
@@ -99,7 +101,14 @@ def _find(spec: str, module_name: str, attribute: str) -> Callable[..., object]:
     return cast("Callable[..., object]", found)
 
 
-def _describe(error: BaseException) -> str:
+def _definition(factory: Any) -> str:
+    """File and line where a function or class is written, in brackets; empty if that is not Python."""
+    function = inspect.unwrap(factory.__init__ if isinstance(factory, type) else factory)
+    code = getattr(function, "__code__", None)
+    return f" [{code.co_filename}:{code.co_firstlineno}]" if isinstance(code, CodeType) else ""
+
+
+def _describe(error: BaseException, otherwise: str = "") -> str:
     """The exception's name and text, with the innermost line of the user's own code that led to it."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
@@ -107,7 +116,7 @@ def _describe(error: BaseException) -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_users(frame.filename):
             return f"{text} [{frame.filename}:{frame.lineno}]"
-    return text
+    return text + otherwise
 
 
 def _is_users(filename: str) -> bool:
@@ -127,4 +136,6 @@ def _current_directory_first() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(here)
+        # the user's code may have changed the path itself
+        with suppress(ValueError):
+            sys.path.remove(here)

@@ -54,7 +54,7 @@ class Masks(Mapping[str, torch.Tensor]):
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """The mask of a layer; a copy of its own would cost, so leave it as it is."""
+        """The mask of a layer, bool [C_out]: the one that is stored, so read it and do not write to it."""
         return self.kept[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -100,6 +100,10 @@ class Masks(Mapping[str, torch.Tensor]):
 
         Raises:
             ModelError: The model has no such layer, or the layer has another number of filters.
+
+        >>> masks = Masks({"0": torch.tensor([True, False])})
+        >>> int(masks.apply(nn.Sequential(nn.Linear(3, 2)))[0].weight[1].count_nonzero())
+        0
         """
         masked = copy.deepcopy(model)
         self.hold(masked)

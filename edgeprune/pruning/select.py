@@ -66,9 +66,9 @@ def prune(
     _require_known("batchnorm rule", batchnorm, get_args(BatchNormRule))
     if not 0.0 <= ratio < 1.0:
         raise UserError(f"pruning ratio is {ratio}", hint="a fraction of the filters in [0, 1), such as 0.5")
-    _require_tensors(example_inputs)
+    inputs = _as_tuple(example_inputs)
     sites = find_sites(model)
-    scores = _score(model, sites, method, data, seed)
+    scores = _score(model, sites, method, inputs, data, seed)
     gone = _local(scores, ratio) if scope == "local" else _global(scores, ratio)
     kept: dict[str, torch.Tensor] = {}
     batchnorms: set[str] = set()
@@ -87,16 +87,18 @@ def _require_known(what: str, wrong: str, allowed: Iterable[str]) -> None:
         raise UnknownNameError(what, wrong, names)
 
 
-def _require_tensors(example_inputs: object) -> None:
+def _as_tuple(example_inputs: Inputs) -> tuple[torch.Tensor, ...]:
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if not inputs or not all(isinstance(one, torch.Tensor) for one in inputs):
         raise UserError("example_inputs holds something else than tensors", hint="give a tensor or a tuple of tensors")
+    return inputs
 
 
 def _score(
     model: nn.Module,
     sites: list[Site],
     method: str,
+    inputs: tuple[torch.Tensor, ...],
     data: Iterable[tuple[torch.Tensor, torch.Tensor]] | None,
     seed: int,
 ) -> dict[str, torch.Tensor]:
@@ -107,7 +109,7 @@ def _score(
         layer = model.get_submodule(site.layer)
         if not bool(torch.isfinite(layer.get_parameter("weight")).all()):
             raise WeightsError(f"layer {site.layer} holds NaN or infinity", hint="the training diverged: train again")
-        values = score(layer, ScoreContext(site.layer, model, data, random)).detach().double().cpu()
+        values = score(layer, ScoreContext(site.layer, model, inputs, data, random)).detach().double().cpu()
         filters = layer.get_parameter("weight").shape[0]
         if values.shape != (filters,) or not bool(torch.isfinite(values).all()):
             raise ModelError(

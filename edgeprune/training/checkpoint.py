@@ -54,6 +54,12 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: The file is missing or unreadable, a tensor is missing, unexpected, of another shape, or holds
             NaN or infinity; the message lists the first few.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_checkpoint(Path(folder) / "a.safetensors", nn.Linear(3, 2), {"seed": 1})
+    ...     load_weights(nn.Linear(3, 2), path)
+    {'seed': 1}
     """
     tensors, facts = _read(Path(path))
     _require_fit(model, tensors, Path(path))

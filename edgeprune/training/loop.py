@@ -102,6 +102,12 @@ def train(
         DatasetError: A split is empty.
 
     Source: Loshchilov and Hutter 2017, Smith and Topin 2018 (the rate); Li et al. 2017 (retraining pruned networks).
+
+    >>> from edgeprune import datasets
+    >>> made = datasets.load("synthetic", (1, 8, 8))
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> train(model, made, Schedule(epochs=3)).epochs_run
+    3
     """
     begin = time.monotonic()
     _require_images(dataset)
@@ -109,7 +115,8 @@ def train(
         masks.hold(model)
     state = _start(model, schedule, seed)
     watch = _Watch(progress)
-    with torch.random.fork_rng(devices=[]):
+    device = _device(model)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         while state.epoch < schedule.epochs:
             _run_epoch(state, dataset, schedule, masks, watch)

@@ -27,6 +27,10 @@ def number():
     return 7
 
 CONSTANT = 3
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
 """
 
 
@@ -63,7 +67,8 @@ def test_seed_repeats_the_weights(here: Path):
     ("spec", "options", "parts"),
     [
         ("my_nets_t.small:raises", {}, ["my_nets_t.small:raises", "TypeError", "small.py:9"]),
-        ("my_nets_t.small:build", {"depth": 3}, ["build(depth=3)", "TypeError", "depth"]),
+        ("my_nets_t.small:build", {"depth": 3}, ["build(depth=3)", "TypeError", "depth", "small.py:5"]),
+        ("my_nets_t.small:Net", {"depth": 3}, ["Net(depth=3)", "TypeError", "small.py:20"]),
         ("my_nets_t.small:leaves", {}, ["SystemExit", "small.py:12"]),
         ("my_nets_t.small:number", {}, ["number returned int"]),
         ("my_nets_t.small:CONSTANT", {}, ["CONSTANT", "small.py", "not a callable"]),

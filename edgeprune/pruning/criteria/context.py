@@ -16,11 +16,13 @@ class ScoreContext:
     Args:
         name: The layer's name in the model.
         model: The whole model; not to be changed.
+        inputs: One input of the model, or several in order.
         data: Batches (images float32 [N, C, H, W], labels int64 [N]) for criteria that look at data, or None.
         random: One stream for all layers, in the order of the forward pass.
     """
 
     name: str
     model: nn.Module
+    inputs: tuple[torch.Tensor, ...]
     data: Iterable[tuple[torch.Tensor, torch.Tensor]] | None
     random: torch.Generator
