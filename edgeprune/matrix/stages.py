@@ -59,6 +59,10 @@ class NetworkJob:
         """The unpruned network this one comes from."""
         return NetworkJob(self.model, self.dataset, self.seed, "dense", None, self.train, {})
 
+    def origin(self) -> Task:
+        """The task that makes this network's weights; masked and shrunk share theirs."""
+        return Task("dense", self.dense()) if self.recipe is None else Task("recipe", replace(self, variant="masked"))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -92,7 +96,7 @@ def needs(task: Task) -> Task | None:
     if task.stage == "artifact":
         return Task("network", job, task.batch)
     if task.stage == "network":
-        return Task("recipe", job) if job.recipe else Task("dense", job)
+        return job.origin()
     if task.stage == "recipe":
         return Task("dense", job.dense())
     return None
@@ -151,7 +155,7 @@ def _recipe(cache: Cache, task: Task, progress: Progress) -> Path:
 
 def _network(cache: Cache, task: Task, progress: Progress) -> Path:
     job = task.job
-    origin = prepare(cache, Task("recipe" if job.recipe else "dense", job), progress)
+    origin = prepare(cache, job.origin(), progress)
     ingredients = {
         "weights": _weights_ingredients(job),
         "variant": job.variant,
@@ -234,7 +238,7 @@ def _artifact(cache: Cache, task: Task, progress: Progress) -> Path:
     ingredients = {
         "network": json.loads((network / NETWORK_FILE).read_text())["made_from"],
         "runtime": task.runtime,
-        "target": compiling.target(task.target).ingredients(),
+        "target": asdict(compiling.target(task.target)),
         "threads": task.threads,
         "code": fingerprint("compiling"),
         "versions": versions(*compiling.distributions(task.runtime)),
@@ -243,7 +247,7 @@ def _artifact(cache: Cache, task: Task, progress: Progress) -> Path:
     def build(folder: Path) -> None:
         progress("compiling", 0.0)
         if compiling.takes_module(task.runtime):
-            _compile_module(folder, task, network)
+            _compile_module(folder, task, cache)
         else:
             compiling.compile_onnx(
                 network / ONNX_FILE, folder, runtime=task.runtime, target=task.target, threads=task.threads
@@ -252,10 +256,10 @@ def _artifact(cache: Cache, task: Task, progress: Progress) -> Path:
     return cache.make("artifact", ingredients, build)
 
 
-def _compile_module(folder: Path, task: Task, network: Path) -> None:
+def _compile_module(folder: Path, task: Task, cache: Cache) -> None:
     """For a runtime that takes PyTorch's own form instead of ONNX."""
     job = task.job
-    origin = prepare(Cache(network.parent.parent), Task("recipe" if job.recipe else "dense", job), _silent)
+    origin = prepare(cache, job.origin(), _silent)
     example = _first_images(_dataset(job), task.batch)
     model, _ = _in_variant(job, _load_weights(job, origin), example)
     compiling.compile_module(model.eval(), example, folder, runtime=task.runtime, threads=task.threads)

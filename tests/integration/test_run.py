@@ -1,0 +1,305 @@
+"""Whole runs from a subprocess, as a user starts them: resumed, killed, stopped, refused, and with cells that fail."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from edgeprune import journal
+from edgeprune.schema import CellEnd, Launch
+
+MATRIX = """\
+name: small
+data: digits
+models: [lenet5]
+prune:
+  - {method: l1, ratio: [0.5], seed: 0}
+runtimes: [onnxruntime]
+train: {epochs: 1}
+finetune: {epochs: 1}
+measure: {samples: 5, seconds: 0.02, launches: 3, group_seconds: 0.001, warmup_seconds: 0.02, warmup_max: 20}
+"""
+CELLS, LAUNCHES = 3, 3
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "m.yaml").write_text(MATRIX)
+    yield tmp_path
+    left = [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(process.cmdline())]
+    assert left == [], "a process was left behind"
+
+
+def start(place: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"EDGEPRUNE_CACHE": str(cache), "PYTHONPATH": str(place)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgeprune", *arguments],
+        cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def edgeprune(place: Path, cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    child = start(place, cache, *arguments)
+    out, err = child.communicate(timeout=300)
+    return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+
+def records(place: Path) -> journal.JournalContents:
+    return journal.read(place / "results" / "small" / journal.JOURNAL_NAME)
+
+
+def launches(place: Path) -> list[Launch]:
+    return [record for record in records(place).records if isinstance(record, Launch)]
+
+
+def ends(place: Path) -> list[CellEnd]:
+    return [record for record in records(place).records if isinstance(record, CellEnd)]
+
+
+def rows(place: Path, name: str) -> list[dict[str, str]]:
+    with (place / "results" / "small" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def descendants_end(child: subprocess.Popen[str], seconds: float) -> bool:
+    """Whether the process and all it started end in time."""
+    everything = [*psutil.Process(child.pid).children(recursive=True)]
+    child.wait(timeout=seconds)
+    _, alive = psutil.wait_procs(everything, timeout=seconds)
+    return not alive
+
+
+def test_a_run_measures_everything_and_the_second_time_nothing(place: Path, shared_cache: Path) -> None:
+    first = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert first.returncode == 0, first.stderr
+    cells = {row["variant"]: row for row in rows(place, "cells.csv")}
+    assert sorted(cells) == ["dense", "masked", "shrunk"]
+    for row in cells.values():
+        assert row["status"] == "ok"
+        assert float(row["latency_ns_ci_low"]) <= float(row["latency_ns_median"]) <= float(row["latency_ns_ci_high"])
+        assert row["launches"] == str(LAUNCHES)
+        assert int(row["peak_rss_bytes"]) > 10_000_000
+        assert float(row["parity_rel"]) <= 1e-4
+        assert row["instructions"] == row["cycles"] == ""
+    # 20-50-500 filters halved: 10 filters of 1x5x5, 25 of 10x5x5, 250 of 25*4*4, 10 classes; with biases
+    assert int(cells["shrunk"]["params"]) == 10 * 26 + 25 * 251 + 250 * 401 + 10 * 251
+    assert int(cells["dense"]["params"]) == int(cells["masked"]["params"]) == 431_080
+    assert cells["masked"]["accuracy"] == cells["shrunk"]["accuracy"]
+    (pair,) = rows(place, "pairs.csv")
+    assert float(pair["theoretical_speedup_filters"]) == 2.0
+    macs = int(cells["dense"]["macs"]) / int(cells["shrunk"]["macs"])
+    assert float(pair["theoretical_speedup_macs"]) == pytest.approx(macs)
+    assert (place / "results" / "small" / "report.html").is_file()
+    before = (place / "results" / "small" / journal.JOURNAL_NAME).read_bytes()
+    again = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert again.returncode == 0
+    assert (place / "results" / "small" / journal.JOURNAL_NAME).read_bytes() == before
+
+
+def test_twenty_kills_at_random_moments_lose_and_repeat_nothing(place: Path, shared_cache: Path) -> None:
+    dice = random.Random(2)
+    assert edgeprune(place, shared_cache, "run", "m.yaml", "--results", "warm-up").returncode == 0
+    seen: list[Launch] = []
+    finished: set[str] = set()
+    kills = 0
+    while kills < 20:
+        child = start(place, shared_cache, "run", "m.yaml")
+        try:
+            child.communicate(timeout=dice.uniform(0.3, 2.2))
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.communicate()
+        kills += 1
+        if not (place / "results" / "small" / journal.JOURNAL_NAME).exists():
+            continue
+        now = launches(place)
+        assert now[: len(seen)] == seen, "a finished sample was lost"
+        assert not finished & {launch.cell_id for launch in now[len(seen) :]}, "a finished cell was measured again"
+        seen, finished = now, {end.cell_id for end in ends(place)}
+        if len(finished) == CELLS and kills < 20:
+            # finished early: begin anew in the same folder's place
+            (place / "results" / "small").rename(place / "results" / f"small-{kills}")
+            seen, finished = [], set()
+    last = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert last.returncode == 0, last.stderr
+    assert records(place).problems == ()
+    assert Counter(end.status for end in ends(place)) == {"ok": CELLS}
+    blocks: dict[str, set[int]] = {}
+    for launch in launches(place):
+        if launch.purpose == "latency":
+            blocks.setdefault(launch.cell_id, set()).add(launch.block)
+    assert all(found == set(range(LAUNCHES)) for found in blocks.values())
+    assert len(blocks) == CELLS
+
+
+def test_partners_that_a_stop_parted_are_measured_together_again(place: Path, shared_cache: Path) -> None:
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    path = place / "results" / "small" / journal.JOURNAL_NAME
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if b'"kind":"cell"' not in line]
+    paired = [number for number, line in enumerate(kept) if b'"purpose":"latency"' in line and b'"unit":"l1' in line]
+    del kept[paired[-1] :]
+    path.write_bytes(b"".join(kept))
+    before = launches(place)
+    lonely = before[-1]
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    new = launches(place)[len(before) :]
+    redone = [launch for launch in new if launch.unit == lonely.unit and launch.block == lonely.block]
+    assert len({launch.cell_id for launch in redone}) == 2
+    assert len({launch.session_id for launch in redone}) == 1
+
+
+@pytest.mark.parametrize("phase", ["preparing", "measuring"])
+def test_ctrl_c_stops_within_two_seconds_and_says_how_to_go_on(place: Path, shared_cache: Path, phase: str) -> None:
+    cache = place / "cache" if phase == "preparing" else shared_cache
+    if phase == "measuring":
+        (place / "m.yaml").write_text(MATRIX.replace("seconds: 0.02, launches", "seconds: 5, launches"))
+        edgeprune(place, cache, "run", "m.yaml", "--results", "warm-up") if not any(cache.iterdir()) else None
+    child = start(place, cache, "run", "m.yaml")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        words = " ".join(" ".join(one.cmdline()) for one in psutil.Process(child.pid).children(recursive=True))
+        if ("stage_process" if phase == "preparing" else "onnxruntime_worker") in words:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the run never came to that phase")
+    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    assert descendants_end(child, 2.0)
+    assert child.stderr is not None
+    told = child.stderr.read()
+    assert child.returncode == 130
+    assert "To go on: edgeprune run m.yaml" in told
+    assert "Traceback" not in told
+    child.communicate()
+
+
+def test_a_second_run_in_one_folder_is_refused(place: Path, shared_cache: Path) -> None:
+    with journal.Journal.open(place / "results" / "small"):
+        second = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert second.returncode == 2
+    assert "another run is writing there" in second.stderr
+    assert "--results" in second.stderr
+
+
+def test_a_changed_measuring_plan_is_not_mixed_into_old_results(place: Path, shared_cache: Path) -> None:
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    (place / "m.yaml").write_text(MATRIX.replace("samples: 5", "samples: 6"))
+    other = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert other.returncode == 2
+    assert "measure" in other.stderr
+    assert "--results" in other.stderr
+
+
+def test_added_recipes_go_into_the_same_folder(place: Path, shared_cache: Path) -> None:
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    before = {row["cell_id"]: row["latency_ns_median"] for row in rows(place, "cells.csv")}
+    (place / "m.yaml").write_text(MATRIX.replace("[0.5]", "[0.5, 0.7]"))
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    after = {row["cell_id"]: row["latency_ns_median"] for row in rows(place, "cells.csv")}
+    assert len(after) == CELLS + 2
+    assert before.items() <= after.items()
+
+
+RAISING = "def build():\n    layers = []\n    return layers[3]\n"
+UNTRACEABLE = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+        self.fc = torch.nn.Linear(4, 10)
+    def forward(self, x):
+        x = self.conv(x).mean((2, 3))
+        if x.sum() > 0:
+            x = x + 1
+        return self.fc(x)
+def build():
+    return Net()
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [(RAISING, ["IndexError", "own_net.py:3"]), (UNTRACEABLE, ["own_net.py:10"])],
+)
+def test_a_user_s_model_that_fails_fails_its_cells_only(
+    place: Path, shared_cache: Path, source: str, words: list[str]
+) -> None:
+    (place / "own_net.py").write_text(source)
+    (place / "m.yaml").write_text(MATRIX.replace("[lenet5]", "['own_net:build', lenet5]"))
+    done = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    status = {(row["model"], row["variant"]): row for row in rows(place, "cells.csv")}
+    for variant in ("masked", "shrunk"):
+        assert status["own_net:build", variant]["status"] == "failed"
+        for word in words:
+            assert word in status["own_net:build", variant]["reason"]
+        assert status["lenet5", variant]["status"] == "ok"
+
+
+def test_a_journal_that_was_damaged_is_mended_by_the_same_command(place: Path, shared_cache: Path) -> None:
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    path = place / "results" / "small" / journal.JOURNAL_NAME
+    lines = path.read_bytes().splitlines(keepends=True)
+    victim = next(number for number, line in enumerate(lines) if b'"purpose":"latency"' in line)
+    lines[victim] = lines[victim].replace(b'"block":', b'"blick":')
+    lines[-1] = lines[-1][:-20]
+    path.write_bytes(b"".join(lines))
+    report = edgeprune(place, shared_cache, "report", "results/small")
+    assert "line" in report.stderr + report.stdout
+    assert "Traceback" not in report.stderr
+    again = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert again.returncode == 0, again.stderr
+    assert len([row for row in rows(place, "cells.csv") if row["status"] == "ok"]) == CELLS
+
+
+def test_a_full_disk_stops_with_one_message_and_loses_nothing(place: Path, shared_cache: Path) -> None:
+    """A limit of the kernel on file sizes stands in for the disk: the journal cannot grow beyond it."""
+    assert edgeprune(place, shared_cache, "run", "m.yaml", "--results", "warm-up").returncode == 0
+    limit = (place / "warm-up" / journal.JOURNAL_NAME).stat().st_size * 2 // 3
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY));"
+        "from edgeprune.cli import main; sys.exit(main(['run', 'm.yaml']))"
+    )
+    environment = os.environ | {"EDGEPRUNE_CACHE": str(shared_cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    kept = launches(place)
+    assert kept
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    assert launches(place)[: len(kept)] == kept
+
+
+def test_status_tells_what_is_left(place: Path, shared_cache: Path) -> None:
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    done = edgeprune(place, shared_cache, "status", "results/small")
+    assert done.returncode == 0
+    assert "no run is active" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.startswith("local"))
+    assert line.split("\t")[:3] == ["local", "3", "3"]
+    assert json.loads((place / "results" / "small" / "manifest.json").read_text())["name"] == "small"
