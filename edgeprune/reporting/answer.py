@@ -1,7 +1,8 @@
 """The answer of a run in one sentence: what pruning promises by MACs, and what each runtime delivers of it.
 
-`answer` takes the pruning ratio nearest to one half that has finished pairs, and over its networks the geometric mean,
-as ratios are averaged. It says "slower" and "no measurable change" where that is what the intervals say.
+`answer` takes the pruning ratio with most finished pairs, the nearest to one half among equals, and over its networks
+the geometric mean, as ratios are averaged. It says "slower" and "no measurable change" where that is what the intervals
+say.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ def answer(results: Results) -> str:
     measured = [pair for pair in results.pairs if pair.ratio is not None and pair.theoretical_macs is not None]
     if not measured:
         return _no_answer(results)
-    at = min({pair.pruning_ratio for pair in measured}, key=lambda ratio: (abs(ratio - 0.5), ratio))
-    pairs = _on_every_setting([pair for pair in measured if pair.pruning_ratio == at])
-    labels = wording.setting_labels(pair.key for pair in pairs)
+    ratios = sorted({pair.pruning_ratio for pair in measured}, key=lambda ratio: (abs(ratio - 0.5), ratio))
+    by_ratio = {ratio: _on_every_setting([one for one in measured if one.pruning_ratio == ratio]) for ratio in ratios}
+    # a ratio whose cells failed in part answers less than a whole one further from one half
+    at = max(ratios, key=lambda ratio: len(by_ratio[ratio]))
+    pairs = by_ratio[at]
+    labels = wording.setting_labels(cell.key for cell in results.cells)
     by_label: dict[str, list[PairResult]] = {}
     for pair in pairs:
         by_label.setdefault(labels[wording.setting(pair.key)], []).append(pair)
@@ -66,7 +70,11 @@ def _on_every_setting(pairs: Sequence[PairResult]) -> Sequence[PairResult]:
     for pair in pairs:
         networks.setdefault(wording.setting(pair.key), set()).add(pair.key.network.network_id)
     common = set.intersection(*networks.values())
-    return [pair for pair in pairs if pair.key.network.network_id in common] or pairs
+    if common:
+        return [pair for pair in pairs if pair.key.network.network_id in common]
+    # no network is common to all: the setting with most networks speaks for itself
+    most = max(networks, key=lambda one: len(networks[one]))
+    return [pair for pair in pairs if wording.setting(pair.key) == most]
 
 
 def _over(pairs: Sequence[PairResult]) -> str:

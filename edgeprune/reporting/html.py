@@ -133,7 +133,7 @@ def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> st
 
 def pairs_table(results: Results) -> Table:
     """Promised against real speed-up, a row a pair."""
-    labels = wording.setting_labels(pair.key for pair in results.pairs)
+    labels = wording.setting_labels(cell.key for cell in results.cells)
     keys = [pair.key.network for pair in results.pairs]
 
     def row(pair: PairResult) -> tuple[Field, ...]:

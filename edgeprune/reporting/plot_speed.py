@@ -39,8 +39,10 @@ def speedup(results: Results) -> Figure | None:
     pairs = [pair for pair in results.pairs if pair.ratio is not None and pair.theoretical_macs is not None]
     if not pairs:
         return None
-    labels = wording.setting_labels(pair.key for pair in pairs)
-    colours = assigned(list(labels.values()), COLOURS)
+    # in the order of all cells, so that a runtime keeps its colour when some of its pairs failed
+    labels = wording.setting_labels(cell.key for cell in results.cells)
+    shown = {wording.setting(pair.key) for pair in pairs}
+    colours = assigned([label for one, label in labels.items() if one in shown], COLOURS)
     markers = assigned([pair.key.network.model for pair in pairs], MARKERS)
     rows = max(len(colours) + 1, len(markers))
     figure = Figure(figsize=(ONE_COLUMN, 2.8 + 0.16 * rows), layout="constrained")
@@ -77,7 +79,9 @@ def latency(results: Results) -> Figure | None:
     cells = [cell for cell in results.cells if cell.latency is not None]
     if not cells:
         return None
-    labels = wording.setting_labels(cell.key for cell in cells)
+    labels = wording.setting_labels(cell.key for cell in results.cells)
+    present = {wording.setting(cell.key) for cell in cells}
+    labels = {one: label for one, label in labels.items() if one in present}
     models = list(dict.fromkeys(cell.key.network.model for cell in cells))
     groups = max(
         len({_recipe(cell.key.network) for cell in cells if cell.key.network.model == model}) for model in models

@@ -51,6 +51,7 @@ STYLE: Mapping[str, Any] = MappingProxyType(
     }
 )
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0, 256.0)
+_FINE_TICKS = tuple(tenth / 10 for tenth in range(1, 41))
 
 
 @contextmanager
@@ -68,7 +69,7 @@ def log_axes(axes: Axes, low: float, high: float, values: Sequence[float]) -> No
     axes.set_xlim(low, high)
     axes.set_ylim(min(values) / 1.08, max(values) * 1.08)
     for axis, (start, end) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        ticks = [tick for tick in _TICKS if start <= tick <= end]
+        ticks = [tick for tick in (_FINE_TICKS if end / start < 2.2 else _TICKS) if start <= tick <= end]
         step = math.ceil(len(ticks) / 8)
         axis.set_major_locator(FixedLocator(ticks[::step]))
         axis.set_minor_locator(NullLocator())

@@ -158,7 +158,7 @@ def _field(value: Any) -> str:
 
 
 def _pairs_table(results: Results) -> str:
-    labels = wording.setting_labels(pair.key for pair in results.pairs)
+    labels = wording.setting_labels(cell.key for cell in results.cells)
     keys = [pair.key.network for pair in results.pairs]
     rows = []
     for pair in results.pairs:
