@@ -129,14 +129,15 @@ class _Run:
         facts.pop("input_shape")
         record = Network(session_id=self._session_id, key=key.network, **facts)
         known = self._memory.networks.get(key.network)
-        if known is None:
-            self._memory.append(record)
-        elif known.made_from != record.made_from:
+        if known is not None and known.made_from == record.made_from:
+            return
+        if known is not None and self._memory.was_measured(key.network):
             raise ResultsError(
                 f"{self._folder}: {key.network.model} {key.network.variant} was measured there as another version of "
                 "edgeprune, of a library or of the model made it",
                 hint="finish it with that version, or measure anew into another folder with --results DIR",
             )
+        self._memory.append(record)
 
     def _job(self, key: CellKey) -> NetworkJob:
         planned = self._planned[key.network]
