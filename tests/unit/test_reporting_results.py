@@ -122,6 +122,11 @@ def test_launches_without_a_partner_count_in_the_cell_but_not_in_the_ratio(tmp_p
     without = load(sample_run.write_run(tmp_path / "lost", [one for one in made if one is not lost])).pairs[0]
     assert without.ratio is not None
     assert without.ratio.blocks == 2
+    # partners of two sessions did not run back to back, whatever their block says
+    apart = [one.model_copy(update={"session_id": "second"}) if one is lost else one for one in made]
+    split = load(sample_run.write_run(tmp_path / "apart", apart)).pairs[0]
+    assert split.ratio is not None
+    assert split.ratio.blocks == 2
 
 
 def test_pairs_need_both_cells_ok_and_other_cells_show_no_latency(tmp_path: Path) -> None:
