@@ -1,0 +1,62 @@
+"""What several tests share: the wheel, installed outside the checkout, and the quickstart that a new user would run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+QUICKSTART_SECONDS = 1500
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A wheel of this checkout in an environment of its own, and a folder that a user works in."""
+
+    python: Path
+    folder: Path
+
+    def run(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment in the user's folder."""
+        program = self.python.parent / words[0]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment |= {"EDGEPRUNE_CACHE": str(self.folder / "cache"), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+        return subprocess.run(
+            [str(program), *words[1:]],
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Build the wheel and install it without this checkout; its dependencies are those of the test environment."""
+    place = tmp_path_factory.mktemp("user")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place / "dist"), str(CHECKOUT)],
+        check=True,
+        capture_output=True,
+    )
+    venv.create(place / "venv", with_pip=True)
+    python = place / "venv" / "bin" / "python"
+    (wheel,) = (place / "dist").glob("*.whl")
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    # a path file's directories are searched, but path files in them (such as the checkout's) are not followed
+    (site,) = (place / "venv" / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (place / "work").mkdir()
+    return Installed(python, place / "work")
+
+
+@pytest.fixture(scope="session")
+def quickstart(installed: Installed) -> Path:
+    """The results folder of `edgeprune run quickstart`, trained from nothing, run once for all tests."""
+    done = installed.run("edgeprune", "run", "quickstart", timeout=QUICKSTART_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return installed.folder / "results" / "quickstart"
