@@ -130,9 +130,7 @@ def private_copy(model: nn.Module) -> nn.Module:
     for module in duplicate.modules():
         for name in _pruned_names(module):
             prune.remove(module, name)  # type: ignore[no-untyped-call]
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        _settle_parametrizations(module)
     _refuse_nan(duplicate)
     return duplicate.eval()
 
@@ -140,7 +138,7 @@ def private_copy(model: nn.Module) -> nn.Module:
 def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
     """Trace a model and say of each node what it is.
 
-    The model's modules become the network's, in-place ones made pure: give a copy (see `private_copy`).
+    The network shares the model's layers and changes none of them; in-place ones it replaces by pure twins.
 
     Raises:
         TraceError: torch.fx can not follow forward; the message names the line.
@@ -166,12 +164,33 @@ def _pruned_names(module: nn.Module) -> list[str]:
     return [hook._tensor_name for hook in hooks if isinstance(hook, prune.BasePruningMethod)]
 
 
+def _settle_parametrizations(module: nn.Module) -> None:
+    """Turn parametrized tensors into plain ones.
+
+    Not by torch's `remove_parametrizations`: it takes the tensor off the class, which a copy shares with its original.
+    """
+    if not parametrize.is_parametrized(module):
+        return
+    groups: Any = module.parametrizations
+    kinds = {name: type(group.original) for name, group in groups.items()}
+    tensors = {name: getattr(module, name).detach().clone() for name in kinds}
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    for name, tensor in tensors.items():
+        if issubclass(kinds[name], nn.Parameter):
+            module.register_parameter(name, nn.Parameter(tensor))
+        else:
+            module.register_buffer(name, tensor)
+
+
 def _refuse_nan(model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(
-                f"{name} holds NaN or infinite values", hint="load a checkpoint whose training did not diverge"
-            )
+    bad = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
+    # a buffer may hold infinities on purpose, as an attention mask does
+    bad += [name for name, buffer in model.named_buffers() if bool(torch.isnan(buffer).any())]
+    if bad:
+        raise WeightsError(
+            f"{bad[0]} holds NaN or infinite values", hint="load a checkpoint whose training did not diverge"
+        )
 
 
 def _symbolic_trace(model: nn.Module) -> fx.GraphModule:
@@ -199,15 +218,16 @@ def _users_line(error: Exception) -> str | None:
 def _make_pure(root: fx.GraphModule) -> None:
     """Replace in-place operations: a later reader of the overwritten tensor reads the operation's result."""
     order = {node: place for place, node in enumerate(root.graph.nodes)}
-    for node in root.graph.nodes:
-        module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if not _is_in_place(node, module):
-            continue
+    modules = dict(root.named_modules())
+    called = {node: modules[str(node.target)] if node.op == "call_module" else None for node in order}
+    for node in [node for node, module in called.items() if _is_in_place(node, module)]:
         overwritten = node.args[0]
         if node.op == "call_module":
-            pass  # the module itself is made pure below
+            pure = copy.deepcopy(modules[str(node.target)])
+            pure.inplace = False
+            root.set_submodule(str(node.target), pure)
         elif node.op == "call_method":
-            node.target = str(node.target).rstrip("_")
+            node.target = str(node.target)[:-1]
         elif node.target is F.relu or node.target is F.relu6:
             node.args = node.args[:1]
         else:
@@ -216,9 +236,6 @@ def _make_pure(root: fx.GraphModule) -> None:
         if isinstance(overwritten, fx.Node):
             for reader in [user for user in overwritten.users if order[user] > order[node]]:
                 reader.replace_input_with(overwritten, node)
-    for module in root.modules():
-        if getattr(module, "inplace", False) is True:
-            module.inplace = False  # type: ignore[assignment]
     root.recompile()
 
 
@@ -227,7 +244,7 @@ def _is_in_place(node: fx.Node, module: nn.Module | None) -> bool:
         return getattr(module, "inplace", False) is True
     if node.op == "call_method":
         name = str(node.target)
-        return name.endswith("_") and not name.endswith("__") and hasattr(Tensor, name.rstrip("_"))
+        return name.endswith("_") and not name.endswith("__") and callable(getattr(Tensor, name[:-1], None))
     if node.op != "call_function":
         return False
     by_place = node.target in (F.relu, F.relu6) and len(node.args) > 1 and node.args[1] is True

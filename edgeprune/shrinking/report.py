@@ -82,7 +82,8 @@ class ShrinkReport:
 def report_on(plan: Plan, shrunk: fx.GraphModule, params_before: int, difference: float) -> ShrinkReport:
     """Read the report off a plan and the network made from it."""
     network = plan.network
-    layers = tuple(_layer_report(site, plan, shrunk) for site in _first_calls(network) if _is_layer(site))
+    left = dict(shrunk.named_modules())
+    layers = tuple(_layer_report(site, plan, left.get(site.name)) for site in _first_calls(network) if _is_layer(site))
     unknown = tuple(
         f"{site.name} ({_kind(site)})"
         for site in network.sites
@@ -91,7 +92,7 @@ def report_on(plan: Plan, shrunk: fx.GraphModule, params_before: int, difference
         and site.node.all_input_nodes
         and any(network.by_node[x].channels for x in site.node.all_input_nodes)
     )
-    index_additions = tuple(name for name, module in shrunk.named_modules() if isinstance(module, IndexAdd))
+    index_additions = tuple(name for name, module in left.items() if isinstance(module, IndexAdd))
     params_after = count_params(shrunk)
     notes = []
     if params_after == params_before and not any(row.notes for row in layers):
@@ -124,9 +125,7 @@ def _kind(site: Site) -> str:
     return str(getattr(site.node.target, "__name__", site.node.target))
 
 
-def _layer_report(site: Site, plan: Plan, shrunk: fx.GraphModule) -> LayerReport:
-    names = dict(shrunk.named_modules())
-    after = names.get(site.name)
+def _layer_report(site: Site, plan: Plan, after: nn.Module | None) -> LayerReport:
     in_before = plan.network.by_node[site.operands[0]].channels if site.operands else site.channels
     in_after = _width(after, ("in_channels", "in_features", "num_features"), in_before)
     out_after = _width(after, ("out_channels", "out_features", "num_features"), site.channels)

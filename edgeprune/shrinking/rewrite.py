@@ -111,6 +111,7 @@ class Surgery:
 
     @staticmethod
     def _bare(node: fx.Node) -> fx.Node:
-        """Forget the traces of the user's files that the tracer left on a node."""
+        """Forget what the tracer left on a node: paths of the user's files, and annotations, which do not pickle."""
         node.meta = {}
+        node.type = None
         return node

@@ -6,7 +6,6 @@ The way: `graph` traces it; `constants` runs forwards, `liveness` backwards; `pl
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +71,7 @@ def shrink(
         raise UnknownNameError("treatment of constants", constants, CONSTANTS)
     inputs = as_tuple(example_inputs)
     masked = private_copy(model)
-    network = trace(copy.deepcopy(masked), inputs)
+    network = trace(masked, inputs)
     known = propagate(network)
     plan = arrange(Analysis(network, known, find_live(network, known)))
     shrunk = rewrite(plan, type(model).__name__)

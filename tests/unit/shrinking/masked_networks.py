@@ -157,7 +157,7 @@ class RandomNetwork(nn.Module):
     def _draw_grouped(self, draw: random.Random) -> None:
         width = self.widths[-1]
         if width % 2 == 0:
-            self._layer(nn.Conv2d(width, 4, 3, 1, draw.choice([0, 1]) and 1 or 1, groups=2), 4)
+            self._layer(nn.Conv2d(width, 4, 3, 1, 1, groups=2), 4)
 
     def _draw_transposed(self, draw: random.Random) -> None:
         self._layer(nn.ConvTranspose2d(self.widths[-1], 4, 3, 1, 1, bias=draw.random() < 0.5), 4)

@@ -16,8 +16,8 @@ def connected_params(masked: nn.Module, inputs: torch.Tensor) -> int:
     """Parameters that two-way connectivity leaves, by algorithm 1 of effects_of_structured_pruning_2022.
 
     On a copy that is linear and positive (masks for weights, no biases, no normalisation; ReLU and max of positive
-    numbers change nothing), a weight is connected when its gradient is not null. A layer then costs its connected outputs
-    times its connected inputs, and each normalisation two numbers for each connected output of the layer before it.
+    numbers change nothing), a weight is connected when its gradient is not null. A layer then costs its connected
+    outputs times its connected inputs, and each normalisation two numbers for each of the outputs it normalises.
     """
     twin = copy.deepcopy(masked).double()
     layers = [m for m in twin.modules() if isinstance(m, nn.Conv2d | nn.Linear)]

@@ -1,0 +1,188 @@
+"""A shrunk network is an ordinary module: it trains, exports, is saved and counted, and says what was done to it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from fvcore.nn import FlopCountAnalysis
+from masked_networks import SmallResNet, lenet, mask
+from torch import nn
+from torch.nn.utils import parametrize, prune
+
+from edgeprune.errors import ModelError, TraceError, UnknownNameError, WeightsError
+from edgeprune.shrinking import IndexAdd, shrink
+
+IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def masked() -> nn.Module:
+    return mask(SmallResNet(depth=2, shortcut="pad"), 0.5, seed=0, beta=True)
+
+
+@pytest.fixture(scope="module")
+def shrunk(masked: nn.Module) -> nn.Module:
+    return shrink(masked, IMAGES).model
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "legacy"])
+def test_exports_to_onnx(shrunk: nn.Module, tmp_path: Path, dynamo: bool) -> None:
+    path = tmp_path / "shrunk.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(copy.deepcopy(shrunk), (IMAGES,), str(path), dynamo=dynamo, external_data=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (actual,) = session.run(None, {session.get_inputs()[0].name: IMAGES.numpy()})
+    with torch.no_grad():
+        expected = shrunk(IMAGES).numpy()
+    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_goes_through_torch_export_and_jit_trace(shrunk: nn.Module) -> None:
+    with torch.no_grad():
+        expected = shrunk(IMAGES)
+        assert torch.equal(torch.export.export(shrunk, (IMAGES,)).module()(IMAGES), expected)
+        assert torch.equal(torch.jit.trace(shrunk, IMAGES)(IMAGES), expected)
+
+
+def test_is_copied_and_pickled_and_keeps_the_names_of_parameters(masked: nn.Module, shrunk: nn.Module) -> None:
+    with torch.no_grad():
+        expected = shrunk(IMAGES)
+        assert torch.equal(copy.deepcopy(shrunk)(IMAGES), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(shrunk))(IMAGES), expected)
+    assert {name for name, _ in shrunk.named_parameters()} <= {name for name, _ in masked.named_parameters()}
+
+
+def test_is_counted_by_fvcore(masked: nn.Module, shrunk: nn.Module) -> None:
+    small = FlopCountAnalysis(shrunk, IMAGES).unsupported_ops_warnings(False).by_operator()["conv"]
+    large = FlopCountAnalysis(masked, IMAGES).unsupported_ops_warnings(False).by_operator()["conv"]
+    assert small < 0.6 * large
+
+
+def test_layers_say_their_true_widths(shrunk: nn.Module) -> None:
+    for module in shrunk.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.shape[:2] == (module.out_channels, module.in_channels)
+        elif isinstance(module, nn.BatchNorm2d):
+            assert len(module.running_mean) == module.num_features
+
+
+@pytest.mark.parametrize("beta", [False, True], ids=["A", "B"])
+def test_trains(beta: bool) -> None:
+    model = shrink(mask(SmallResNet(), 0.5, seed=1, beta=beta), IMAGES).model.train()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.nn.functional.cross_entropy(model(IMAGES), torch.tensor([1, 2])).backward()
+    optimiser.step()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad
+        assert not torch.equal(parameter, before[name]), name
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    network = mask(lenet(), 0.5, seed=0, beta=True)
+    network[0].weight.requires_grad_(False)
+    model = shrink(network, torch.zeros(1, 1, 28, 28)).model
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["0.weight"]
+
+
+def test_report_says_what_went_and_why(masked: nn.Module) -> None:
+    result = shrink(masked, IMAGES)
+    report = result.report
+    assert report.changed
+    assert report.params_after == sum(p.numel() for p in result.model.parameters())
+    assert report.params_before == sum(p.numel() for p in masked.parameters())
+    rows = {row.layer: row for row in report.layers}
+    conv = masked.get_submodule("conv")
+    dead = int((~(conv.weight != 0).flatten(1).any(1)).sum())
+    kept = result.model.get_submodule("conv").out_channels
+    assert (rows["conv"].out_before, rows["conv"].out_after) == (8, kept)
+    assert f"{8 - kept} outputs removed: dead filter" in rows["conv"].notes
+    assert kept - (8 - dead) in (0, 1)
+    assert list(report.index_additions) == [n for n, m in result.model.named_modules() if isinstance(m, IndexAdd)]
+    assert "blocks.0.conv1 Conv2d 8x8" in str(report)
+
+
+def test_no_zero_filter_gives_an_equal_model_and_says_so() -> None:
+    network = mask(SmallResNet(), 0.0, seed=0, beta=True)
+    result = shrink(network, IMAGES)
+    assert not result.report.changed
+    assert "nothing to remove" in str(result.report)
+    assert result.model.state_dict().keys() == network.state_dict().keys()
+    with torch.no_grad():
+        assert torch.equal(result.model(IMAGES), network(IMAGES))
+
+
+def test_shrinking_twice_changes_nothing_more(shrunk: nn.Module) -> None:
+    again = shrink(shrunk, IMAGES).model
+    with torch.no_grad():
+        assert torch.allclose(again(IMAGES), shrunk(IMAGES), rtol=0, atol=1e-6)
+    assert sum(p.numel() for p in again.parameters()) == sum(p.numel() for p in shrunk.parameters())
+
+
+def test_unknown_operators_are_named() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.Conv2d(6, 2, 1)).eval()
+    with torch.no_grad():
+        network[0].weight[:3] = 0.0
+    result = shrink(network, IMAGES)
+    assert result.report.unknown == ("1 (GroupNorm)",)
+    assert result.model.get_submodule("0").out_channels == 6
+
+
+def test_masks_of_torch_prune_and_parametrizations_are_read() -> None:
+    class Half(nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return weight * (torch.arange(len(weight)) % 2).reshape(-1, 1, 1, 1)
+
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    prune.ln_structured(network[0], "weight", amount=2, n=2, dim=0)
+    parametrize.register_parametrization(network[2], "weight", Half())
+    model = shrink(network, IMAGES).model
+    assert [model.get_submodule(name).out_channels for name in ("0", "2")] == [4, 4]
+    with torch.no_grad():
+        assert torch.allclose(model(IMAGES), network(IMAGES), atol=1e-6)
+
+
+def test_a_hooked_layer_is_left_alone() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Conv2d(6, 2, 1)).eval()
+    with torch.no_grad():
+        network[1].weight[:3] = 0.0
+    network[1].register_forward_hook(lambda module, args, output: output + 1.0)
+    result = shrink(network, IMAGES)
+    assert result.report.unknown == ("1 (Conv2d)",)
+    with torch.no_grad():
+        assert torch.allclose(result.model(IMAGES), network(IMAGES), atol=1e-6)
+
+
+class Decides(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_a_model_that_can_not_be_traced_is_told_its_line() -> None:
+    with pytest.raises(TraceError, match=r"test_shrinking_usable\.py:\d+ \(if x\.sum\(\) > 0:\)") as caught:
+        shrink(nn.Sequential(Decides()), IMAGES)
+    assert "if" in (caught.value.hint or "")
+
+
+def test_mistakes_are_told(masked: nn.Module) -> None:
+    with pytest.raises(ModelError, match=r"\[1, 1, 16, 16\]"):
+        shrink(masked, torch.zeros(1, 1, 16, 16))
+    with pytest.raises(UnknownNameError, match="'gahter'"):
+        shrink(masked, IMAGES, additions="gahter")
+    with pytest.raises(UnknownNameError, match="'drop'"):
+        shrink(masked, IMAGES, constants="drop")
+    broken = copy.deepcopy(masked)
+    with torch.no_grad():
+        broken.fc.weight[0, 0] = float("nan")
+    with pytest.raises(WeightsError, match=r"fc\.weight"):
+        shrink(broken, IMAGES)
