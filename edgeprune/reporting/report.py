@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.reporting.answer import answer
-from edgeprune.reporting.files import write_atomically
 from edgeprune.reporting.results import load
+from edgeprune.storage import write_whole
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,9 @@ def write_report(results_dir: Path | str) -> ReportFiles:
 
     folder = Path(results_dir)
     results = load(folder)
-    csv = {name: write_atomically(folder / name, content) for name, content in tables.csv_files(results).items()}
+    csv = {name: write_whole(folder / name, content) for name, content in tables.csv_files(results).items()}
     latex = {
-        name: write_atomically(folder / "tables" / name, content)
-        for name, content in tables.latex_files(results).items()
+        name: write_whole(folder / "tables" / name, content) for name, content in tables.latex_files(results).items()
     }
     drawn: dict[str, dict[str, Path]] = {}
     svg: dict[str, bytes] = {}
@@ -52,8 +51,8 @@ def write_report(results_dir: Path | str) -> ReportFiles:
         encoded = {form: figures.encode(figure, form) for form in figures.FORMATS}
         svg[name] = encoded["svg"]
         drawn[name] = {
-            form: write_atomically(folder / "figures" / f"{name}.{form}", content) for form, content in encoded.items()
+            form: write_whole(folder / "figures" / f"{name}.{form}", content) for form, content in encoded.items()
         }
     beside = [*csv, *(f"tables/{name}" for name in latex), "manifest.json", "journal.jsonl"]
-    page = write_atomically(folder / "report.html", html.page(results, svg, beside).encode())
+    page = write_whole(folder / "report.html", html.page(results, svg, beside).encode())
     return ReportFiles(page, csv, latex, drawn, answer(results))
