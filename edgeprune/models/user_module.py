@@ -103,7 +103,7 @@ def _find(spec: str, module_name: str, attribute: str) -> Callable[..., object]:
 
 def _definition(factory: Any) -> str:
     """File and line where a function or class is written, in brackets; empty if that is not Python."""
-    function = inspect.unwrap(factory.__init__ if isinstance(factory, type) else factory)
+    function = inspect.unwrap(vars(factory).get("__init__", factory) if isinstance(factory, type) else factory)
     code = getattr(function, "__code__", None)
     return f" [{code.co_filename}:{code.co_firstlineno}]" if isinstance(code, CodeType) else ""
 
