@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> st
                 "title": title,
                 "caption": caption,
                 "data": base64.b64encode(svg[name]).decode(),
+                "width": _width(svg[name]),
                 "alt": _alt(results, name, title),
             }
             for name, (title, caption) in CAPTIONS.items()
@@ -239,8 +241,8 @@ def _notes(results: Results) -> list[str]:
              for note in one.notes]  # fmt: skip
     for network in results.networks:
         if network.uncounted_ops:
-            named = ", ".join(f"{op} ({times})" for op, times in sorted(network.uncounted_ops.items()))
-            notes.append(f"{wording.model_name(network.key.model)} {network.key.variant}: not in its MACs: {named}")
+            named = ", ".join(sorted(network.uncounted_ops))
+            notes.append(f"{wording.model_name(network.key.model)}: operations that its MACs leave out: {named}")
     return list(dict.fromkeys(notes))
 
 
@@ -249,6 +251,12 @@ def _alt(results: Results, name: str, title: str) -> str:
     models = ", ".join(dict.fromkeys(wording.model_name(network.key.model) for network in results.networks))
     table = "Pairs" if name == "speedup" else "Cells" if name == "latency" else "Networks"
     return f"{title} of {models}. Its numbers are in the table {table} below."
+
+
+def _width(svg: bytes) -> str:
+    """Whether a figure was drawn for one column of a paper ("narrow") or for two ("wide"), by its width in points."""
+    found = re.search(rb'<svg[^>]*? width="([0-9.]+)pt"', svg)
+    return "narrow" if found and float(found[1]) < 300 else "wide"
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

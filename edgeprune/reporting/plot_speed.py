@@ -27,7 +27,7 @@ from edgeprune.schema import NetworkKey
 
 VARIANT_FILLS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "dense": {"facecolor": "#4d4d4d"},
+        "dense": {"facecolor": "#8c8c8c"},
         "masked": {"facecolor": "#9ecae9", "hatch": "////"},
         "shrunk": {"facecolor": "#0072B2"},
     }
