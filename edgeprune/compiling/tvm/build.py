@@ -15,7 +15,6 @@ from tvm import relax
 from edgeprune.compiling.artifact import Built
 from edgeprune.compiling.targets import Target
 from edgeprune.compiling.tvm.graph import read_graph
-from edgeprune.compiling.tvm.layout import stored_channels
 from edgeprune.compiling.tvm.lower import lower
 from edgeprune.compiling.tvm.ops import RULES
 from edgeprune.compiling.tvm.rewrite import rewrite
@@ -37,7 +36,7 @@ def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
     """
     linker = find_linker()
     lanes = target.vector_bits // 32
-    graph = rewrite(read_graph(onnx_path), lambda channels: stored_channels(channels, lanes))
+    graph = rewrite(read_graph(onnx_path), lambda channels: -(-channels // lanes))
     module = lower(graph, RULES, lanes, target.vector_registers)
     tvm_target = tvm.target.Target(target.tvm)
     try:

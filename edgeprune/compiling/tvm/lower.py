@@ -114,6 +114,7 @@ def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int) -> t
     Raises:
         CompileError: an operator is not supported.
     """
+    _check_operators(graph, rules)
     builder = relax.BlockBuilder()
     lowering = Lowering(builder, graph, lanes, registers)
     inputs = [
@@ -129,6 +130,17 @@ def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int) -> t
             result = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
         builder.emit_func_output(result)
     return builder.get()
+
+
+def _check_operators(graph: Graph, rules: dict[str, Rule]) -> None:
+    """Refuse operators that neither a rule nor TVM's converter knows."""
+    known = {*rules, *onnx_frontend._get_convert_map()}
+    for node in graph.nodes:
+        if node.op not in known:
+            raise CompileError(
+                f"tvm does not know the operator {node.op} (node {node.name!r})",
+                hint="use the runtime onnxruntime for this network, or replace the operator in the model",
+            )
 
 
 def _lower_node(lowering: Lowering, rules: dict[str, Rule], node: Node) -> None:
@@ -151,16 +163,10 @@ def _lower_node(lowering: Lowering, rules: dict[str, Rule], node: Node) -> None:
 
 def _convert(lowering: Lowering, node: Node) -> None:
     """Leave a node to TVM's own ONNX converter."""
-    converters = onnx_frontend._get_convert_map()
-    if node.op not in converters:
-        raise CompileError(
-            f"tvm does not know the operator {node.op} (node {node.name!r})",
-            hint="use the runtime onnxruntime for this network, or replace the operator in the model",
-        )
     inputs = onnx_frontend.onnx_input()
     inputs.extend(lowering.plain(name) if name else None for name in node.inputs)
     attrs = {**node.attrs, "tvm_custom": {"name": node.name, "num_outputs": len(node.outputs)}}
-    convert = converters[node.op].get_converter(lowering.graph.opset)
+    convert = onnx_frontend._get_convert_map()[node.op].get_converter(lowering.graph.opset)
     result = lowering.builder.normalize(convert(lowering.builder, inputs, attrs, [{}, {}]))
     parts = [result] if len(node.outputs) == 1 else [relax.TupleGetItem(result, i) for i in range(len(node.outputs))]
     for name, part in zip(node.outputs, parts, strict=True):

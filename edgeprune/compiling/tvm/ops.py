@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tvm import relax, te, tirx
+from tvm import relax, te
 
 from edgeprune.compiling.tvm.convolution import FUSABLE, Window, convolve, convolve_depthwise, with_border
+from edgeprune.compiling.tvm.gather import Source, rearrange
 from edgeprune.compiling.tvm.graph import Array, Node
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
-from edgeprune.compiling.tvm.lower import BROADCAST, INJECTIVE, Lowering, Rule, Value
+from edgeprune.compiling.tvm.lower import BROADCAST, Lowering, Rule, Value
 from edgeprune.compiling.tvm.rewrite import FILL, batch_norm_as_affine
 
 
@@ -157,45 +158,20 @@ def _batch_norm(lowering: Lowering, node: Node) -> Value | None:
 
 def _channel_gather(lowering: Lowering, node: Node) -> Value | None:
     image = lowering.stored(node.inputs[0])
-    return gather(lowering, image, node.attrs["map"], stored_channels(len(node.attrs["map"]), lowering.lanes))
+    return _pick(lowering, image, node.attrs["map"], stored_channels(len(node.attrs["map"]), lowering.lanes))
 
 
-def gather(lowering: Lowering, image: Stored, picked: Array, stored: int) -> Stored:
+def _pick(lowering: Lowering, image: Stored, picked: Array, stored: int) -> Stored:
     """The channels `picked` (int [C_out], FILL being a channel of zeros) of an image, as a copy."""
-    n, h, w, _ = image.shape
-    sources = [*picked.tolist(), *[FILL] * (stored - len(picked))]
-
-    def compute(x: te.Tensor) -> te.Tensor:
-        return te.compute((n, h, w, stored), lambda n, h, w, c: _pick(x, n, h, w, c, sources), name="gather")
-
-    return Stored(lowering.emit(compute, image.value, hint="gather", pattern=BROADCAST), len(picked), image.rank)
-
-
-def _pick(x: te.Tensor, n: Any, h: Any, w: Any, c: Any, sources: list[int]) -> Any:
-    """Channel `c` of the gathered image, as a choice between runs of neighbouring channels."""
-    runs: list[tuple[int, int]] = []  # first channel behind the run, distance to its source (or FILL's marker)
-    for channel, source in enumerate(sources):
-        distance = source - channel if source != FILL else _ZERO
-        if runs and runs[-1][1] == distance:
-            runs[-1] = (channel + 1, distance)
-        else:
-            runs.append((channel + 1, distance))
-    zero = tirx.const(0, "float32")
-    parts = [(end, zero if distance == _ZERO else x[n, h, w, c + distance]) for end, distance in runs]
-    value = parts[-1][1]
-    for end, part in reversed(parts[:-1]):
-        value = tirx.if_then_else(c < end, part, value)
-    return value
-
-
-_ZERO = 1 << 40  # the distance of a run of zeros
+    sources: list[Source] = [None if channel == FILL else (0, channel) for channel in picked.tolist()]
+    return rearrange(lowering.builder, [image], sources, stored, lowering.lanes)
 
 
 def _restore(lowering: Lowering, image: Stored, stored: int) -> Stored:
     """The same tensor stored with that many channels."""
     if image.shape[3] == stored:
         return image
-    return gather(lowering, image, np.arange(image.channels), stored)
+    return _pick(lowering, image, np.arange(image.channels), stored)
 
 
 def _max_pool(lowering: Lowering, node: Node) -> Value | None:
@@ -319,21 +295,8 @@ def _concat(lowering: Lowering, node: Node) -> Value | None:
     images = [lowering.stored(name) for name in node.inputs]
     if any(image.rank != 4 for image in images) or node.attrs["axis"] not in (1, -3):
         return None
-    n, h, w, _ = images[0].shape
-    ends = np.cumsum([image.channels for image in images]).tolist()
-    stored = stored_channels(ends[-1], lowering.lanes)
-
-    def compute(*parts: te.Tensor) -> te.Tensor:
-        def pixel(n: Any, h: Any, w: Any, c: Any) -> Any:
-            value = tirx.const(0, "float32")
-            for part, start, end in reversed(list(zip(parts, [0, *ends], ends, strict=False))):
-                value = tirx.if_then_else(c < end, part[n, h, w, c - start], value)
-            return value
-
-        return te.compute((n, h, w, stored), pixel, name="concat")
-
-    values = [image.value for image in images]
-    return Stored(lowering.emit(compute, *values, hint="concat", pattern=INJECTIVE), ends[-1], 4)
+    sources: list[Source] = [(i, channel) for i, image in enumerate(images) for channel in range(image.channels)]
+    return rearrange(lowering.builder, images, sources, stored_channels(len(sources), lowering.lanes), lowering.lanes)
 
 
 def _pass(lowering: Lowering, node: Node) -> Value | None:

@@ -3,7 +3,7 @@
 A shrunk residual network adds tensors that have different channels left, so one side is gathered into the channels of
 the other: `Pad` appends a zero channel, `Gather` picks. `merge_gathers` makes one `ChannelGather` of the two.
 `fold_gathers` then gives a gather that directly follows a convolution to the rows of the convolution's weights, where
-that costs nothing: 13 and 16 filters take the same number of vectors. Gathers that are left become copies in `ops.py`.
+that costs nothing: 13 and 16 filters take the same number of vectors. What is left is copied by `gather.py`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from edgeprune.compiling.tvm.graph import Array, Graph, Node
 
 FILL = -1  # in the map of a ChannelGather: this channel is zero
 
-StoredChannels = Callable[[int], int]
+VectorCount = Callable[[int], int]
 
 
-def rewrite(graph: Graph, stored: StoredChannels) -> Graph:
+def rewrite(graph: Graph, vectors: VectorCount) -> Graph:
     """Apply every rewrite, then drop what nothing reads.
 
     Args:
         graph: The network as read.
-        stored: How many channels a tensor of that many channels is stored with.
+        vectors: How many vectors hold so many channels.
     """
-    return drop_unused(fold_gathers(merge_gathers(fold_batch_norms(graph)), stored))
+    return drop_unused(fold_gathers(merge_gathers(fold_batch_norms(graph)), vectors))
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
@@ -35,13 +35,13 @@ def fold_batch_norms(graph: Graph) -> Graph:
     return _merge_into_convolutions(graph, "BatchNormalization", _with_batch_norm)
 
 
-def fold_gathers(graph: Graph, stored: StoredChannels) -> Graph:
+def fold_gathers(graph: Graph, vectors: VectorCount) -> Graph:
     """Give each channel gather that alone reads a convolution to its weights, if no vector is added by that."""
 
     def merged(conv: Node, gather: Node, constants: dict[str, Array]) -> tuple[np.ndarray, Array] | None:
         weight, bias = _weight_and_bias(conv, constants)
         picked = gather.attrs["map"]
-        if stored(len(picked)) > stored(len(weight)):
+        if vectors(len(picked)) > vectors(len(weight)):
             return None
         keep = (picked != FILL).astype(np.float32)
         return weight[picked] * keep.reshape(-1, 1, 1, 1), bias[picked] * keep

@@ -16,6 +16,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from edgeprune.compiling.tvm.convolution import ACCUMULATE, BORDER, TILE
+from edgeprune.compiling.tvm.gather import SCHEDULED
 
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 _UNROLLED = 64  # the longest loop that is written out
@@ -31,7 +32,7 @@ def schedule_module(module: tvm.IRModule, lanes: int, *, parallel: bool) -> tvm.
     """
     scheduled = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
     for name, kernel in module.functions_items():
-        if isinstance(kernel, tirx.PrimFunc):
+        if isinstance(kernel, tirx.PrimFunc) and not (kernel.attrs and SCHEDULED in kernel.attrs):
             scheduled.update_func(name, _schedule_kernel(kernel, lanes, parallel=parallel))
     return scheduled
 
