@@ -3,8 +3,8 @@
 `effects_of_structured_pruning_2022` (section 3.2, equation 1): c_k = a[i_k] + b[j_k], where a channel that an operand
 does not hold counts as nothing. Start with `addition_at`, which settles one site; `IndexAdd` is the module that runs.
 An operand that holds the output's channels in order is added as it is; another is gathered once, along axis 1, with a
-zero channel appended if it lacks some. Constants that went with removed channels are added to the bias of an earlier
-layer that only this addition reads, and where there is none, as one number a channel.
+constant channel appended for each number that stands in for channels it lacks. Where an earlier layer that only this
+addition reads can add those numbers to its bias, they are zero; an operand that is gone leaves one number a channel.
 """
 
 from __future__ import annotations
@@ -25,32 +25,39 @@ if TYPE_CHECKING:
 
 
 class Gather(nn.Module):
-    """Pick channels by index; the index one past the last channel is a channel of zeros.
+    """Pick channels by index, from the input's channels followed by constant ones.
 
     Args:
-        index: int64 [K], each in 0..channels.
+        index: int64 [K], each in 0..channels + len(fill) - 1.
         channels: Channels of the input [N, channels, ...].
+        fill: [1, F, 1, ...] in the input's type and rank: the constants; not trained.
 
     Example:
-        >>> Gather(torch.tensor([1, 2]), channels=2)(torch.tensor([[5.0, 7.0]]))
-        tensor([[7., 0.]])
+        >>> Gather(torch.tensor([1, 2]), 2, torch.tensor([[0.5]]))(torch.tensor([[5.0, 7.0]]))
+        tensor([[7.0000, 0.5000]])
     """
 
     index: Tensor
+    fill: Tensor | None
 
-    def __init__(self, index: Tensor, channels: int) -> None:
+    def __init__(self, index: Tensor, channels: int, fill: Tensor | None = None) -> None:
         super().__init__()
         self.channels = channels
-        self.appends_zeros = bool((index == channels).any())
+        self.appends_zeros = fill is not None and fill.shape[CHANNEL_AXIS] == 1 and not bool(fill.any())
         self.register_buffer("index", index)
+        self.register_buffer("fill", None if self.appends_zeros else fill)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, ...] to [N, K, ...]."""
         if self.appends_zeros:
             x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, 1))
+        elif self.fill is not None:
+            space = [x.size(axis) for axis in range(2, self.fill.dim())]
+            x = torch.cat([x, self.fill.expand(x.size(0), -1, *space)], CHANNEL_AXIS)
         return torch.index_select(x, CHANNEL_AXIS, self.index)
 
     def extra_repr(self) -> str:
+        """Widths before and after."""
         return f"{self.channels} -> {len(self.index)}"
 
 
@@ -87,12 +94,12 @@ class Addition:
     Attributes:
         layout: int64 [K]: the output's channels.
         sources: For each operand int64 [K]: the place of each output channel in it, -1 where it has none to give.
-        offset: float64 [K]: constants that were lost with removed channels.
+        lost: For each operand float64 [K]: the constants of channels it does not hold, zeros elsewhere.
     """
 
     layout: Layout
     sources: tuple[Layout, ...]
-    offset: Vector
+    lost: tuple[Vector, ...]
 
     def is_plain(self, operand: int, width: int) -> bool:
         """Whether the operand is added as it is."""
@@ -112,21 +119,22 @@ def addition_at(site: Site, plan: Plan) -> Addition | None:
     layout = np.flatnonzero(decision.keep)
     exact = [plan.decisions[operand].exact for operand in site.operands]
     if np.array_equal(held[0], held[1]) and np.isin(layout, held[0]).all() and all(e[layout].all() for e in exact):
-        places = np.arange(len(held[0]))
-        return Addition(held[0], (places, places), np.zeros(len(places)))
-    sources, offset = [], np.zeros(len(layout))
+        places, nothing = np.arange(len(held[0])), np.zeros(len(held[0]))
+        return Addition(held[0], (places, places), (nothing, nothing))
+    sources, lost = [], []
     for operand, channels, good in zip(site.operands, held, exact, strict=True):
         place = np.full(site.channels, -1, dtype=np.int64)
         place[channels] = np.where(good[channels], np.arange(len(channels)), -1)
         sources.append(place[layout])
-        lost = (place[layout] < 0) & decision.valued[layout]
-        offset += np.where(lost, plan.constants[operand][layout], 0.0)
-    return Addition(layout, tuple(sources), offset)
+        absent = (place[layout] < 0) & decision.valued[layout]
+        lost.append(np.where(absent, plan.constants[operand][layout], 0.0))
+    return Addition(layout, tuple(sources), tuple(lost))
 
 
 def absorb(site: Site, addition: Addition, plan: Plan) -> dict[fx.Node, Vector]:
-    """Biases that can take over all of the addition's offset, as float64 [C] for each layer; {} if some can not."""
-    left = addition.offset != 0.0
+    """Biases that can take over all of the addition's constants, as float64 [C] for each layer; {} if some can not."""
+    offset = np.asarray(sum(addition.lost), dtype=np.float64)
+    left = offset != 0.0
     shifts: dict[fx.Node, Vector] = {}
     for operand, source in zip(site.operands, addition.sources, strict=True):
         producer = plan.network.by_node[operand]
@@ -136,7 +144,7 @@ def absorb(site: Site, addition: Addition, plan: Plan) -> dict[fx.Node, Vector]:
         if not varies(plan.constants[operand])[addition.layout[takes]].all():
             continue
         shift = np.zeros(site.channels)
-        shift[addition.layout[takes]] = addition.offset[takes]
+        shift[addition.layout[takes]] = offset[takes]
         shifts[operand] = shift
         left = left & ~takes
     return {} if left.any() else shifts

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
 
 from edgeprune.errors import ModelError, TraceError, WeightsError
+from edgeprune.shrinking.additions import Gather, IndexAdd
 from edgeprune.shrinking.channels import CHANNEL_AXIS
 from edgeprune.shrinking.operators import operator_for
 from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
@@ -193,8 +194,15 @@ def _refuse_nan(model: nn.Module) -> None:
         )
 
 
+class _Tracer(fx.Tracer):
+    """Follows the user's modules, and takes the modules of an earlier shrinking whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Gather | IndexAdd) or super().is_leaf_module(m, module_qualified_name)
+
+
 def _symbolic_trace(model: nn.Module) -> fx.GraphModule:
-    tracer = fx.Tracer()
+    tracer = _Tracer()
     tracer.record_stack_traces = True
     try:
         return fx.GraphModule(model, tracer.trace(model))

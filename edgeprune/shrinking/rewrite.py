@@ -98,9 +98,10 @@ class Surgery:
         """Call a function in the site's place."""
         return self.graph.create_node("call_function", function, args, {}, name=site.node.name)
 
-    def tensor(self, numbers: Vector) -> Tensor:
-        """Numbers in the network's own type and place."""
-        return torch.from_numpy(numbers).to(device=self.device, dtype=self._dtype)
+    def constant_channels(self, numbers: Vector, rank: int) -> Tensor:
+        """[1, C, 1, ...]: one number a channel, in the network's own type and place."""
+        tensor = torch.from_numpy(numbers).to(device=self.device, dtype=self._dtype)
+        return tensor.reshape(1, -1, *[1] * (rank - 2))
 
     def _fresh(self, name: str, module: nn.Module) -> str:
         taken, number = name, 1

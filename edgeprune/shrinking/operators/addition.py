@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -14,7 +15,6 @@ from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector, varie
 from edgeprune.shrinking.operators.base import Operator, Shapes, has_channels
 
 if TYPE_CHECKING:
-    from edgeprune.shrinking.additions import Addition
     from edgeprune.shrinking.graph import Site
     from edgeprune.shrinking.plan import Plan
     from edgeprune.shrinking.rewrite import Surgery
@@ -54,17 +54,25 @@ class Add(Operator):
         widths = [len(plan.layouts[operand]) for operand in site.operands]
         plain = [addition.is_plain(place, width) for place, width in enumerate(widths)]
         giving = [place for place in (0, 1) if not addition.is_absent(place)] or [0 if widths[0] else 1]
+        gone = [place for place in (0, 1) if place not in giving]
         absorbed = any(operand in plan.shifts for operand in site.operands)
-        offset = None if absorbed or not addition.offset.any() else addition.offset
+        lost = [np.zeros(len(addition.layout)) if absorbed else lost for lost in addition.lost]
+        offset = lost[gone[0]] if gone and lost[gone[0]].any() else None
         values = [surgery.value(site.operands[place]) for place in giving]
         if offset is None and all(plain[place] for place in giving):
             return values[0] if len(giving) == 1 else surgery.call_function(site, operator.add, *values)
-        gathers = [None if plain[place] else _gather(addition, place, widths[place], surgery) for place in giving]
-        constant = None if offset is None else surgery.tensor(offset).reshape(1, -1, *[1] * (len(site.shape or ()) - 2))
+        gathers = [
+            None if plain[place] else _gather(site, addition.sources[place], lost[place], widths[place], surgery)
+            for place in giving
+        ]
+        constant = None if offset is None else surgery.constant_channels(offset, len(site.shape or ()))
         module = IndexAdd(gathers[0], gathers[1] if len(gathers) == 2 else None, constant)
         return surgery.call_new(site, module, *values)
 
 
-def _gather(addition: Addition, operand: int, width: int, surgery: Surgery) -> Gather:
-    index = torch.from_numpy(addition.sources[operand]).to(surgery.device)
-    return Gather(torch.where(index < 0, width, index), width)
+def _gather(site: Site, source: Layout, lost: Vector, width: int, surgery: Surgery) -> Gather:
+    absent = source < 0
+    numbers = np.unique(lost[absent])
+    index = np.where(absent, width + np.searchsorted(numbers, lost), source)
+    fill = surgery.constant_channels(numbers, len(site.shape or ())) if len(numbers) else None
+    return Gather(torch.from_numpy(index).to(surgery.device), width, fill)
