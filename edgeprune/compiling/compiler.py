@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgeprune.compiling import targets
 from edgeprune.compiling.artifact import Artifact, Built
 from edgeprune.compiling.runtimes import runtime as find_runtime
+from edgeprune.compiling.targets import target as find_target
 from edgeprune.errors import CompileError, StorageError, UserError
 
 
@@ -37,7 +37,7 @@ def compile_onnx(onnx_path: Path, out: Path, *, runtime: str, target: str = "hos
         >>> compile_onnx(Path("lenet5.onnx"), Path("compiled"), runtime="tvm").model  # doctest: +SKIP
         PosixPath('compiled/model.so')
     """
-    entry, where = find_runtime(runtime), targets.target(target)
+    entry, where = find_runtime(runtime), find_target(target)
     if entry.takes_module:
         raise UserError(f"the runtime {runtime} takes a PyTorch module, not an ONNX file", hint="use compile_module")
     if not onnx_path.is_file():
@@ -65,7 +65,7 @@ def compile_module(
         CompileError: the module cannot be exported.
         StorageError: the files cannot be written.
     """
-    entry, where = find_runtime(runtime), targets.target(target)
+    entry, where = find_runtime(runtime), find_target(target)
     if not entry.takes_module:
         raise UserError(f"the runtime {runtime} takes an ONNX file, not a PyTorch module", hint="use compile_onnx")
     _check_threads(threads)

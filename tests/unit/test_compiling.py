@@ -161,7 +161,7 @@ def test_networks_that_tvm_refuses(
     path = net.save(tmp_path / "net.onnx", output, **options)
     with pytest.raises(CompileError, match=message) as raised:
         compile_onnx(path, tmp_path / "out", runtime="tvm")
-    assert raised.value.hint or "DOUBLE" in str(raised.value)
+    assert raised.value.hint
     assert not (tmp_path / "out").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import tvm
 from tvm import relax
 
 from edgeprune.compiling import Artifact, compile_onnx
+from edgeprune.compiling.targets import _TARGETS, target
 from tests.unit.onnx_nets import Net, reference
 
 TOLERANCE = 2e-6
@@ -174,6 +176,17 @@ def constants_first(net: Net) -> str:
 def test_operators(make: Callable[[Net], str], batch: int, tmp_path: Path) -> None:
     net = Net((batch, 1, 28, 28), seed=batch)
     check(net, make(net), tmp_path, threads=batch)
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+def test_narrower_vectors(bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = replace(target("host"), name="narrow", vector_bits=bits, vector_registers=16)
+    monkeypatch.setitem(_TARGETS, "narrow", lambda: narrow)
+    net = Net((1, 3, 12, 12))
+    path, image = net.save(tmp_path / "net.onnx", net.conv(index_addition(net, False), 7, 27, 3)), net.image()
+    want = reference(path, image)
+    got = run(compile_onnx(path, tmp_path / "out", runtime="tvm", target="narrow"), image)
+    np.testing.assert_allclose(got, want, atol=TOLERANCE * np.abs(want).max(), rtol=0)
 
 
 def test_equal_input_gives_equal_library(tmp_path: Path) -> None:

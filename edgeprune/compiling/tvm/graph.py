@@ -114,7 +114,10 @@ def _shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
         kind = value.type.tensor_type.elem_type
         if kind != FLOAT:
             name = onnx.TensorProto.DataType.Name(kind)
-            raise CompileError(f"{path}: input {value.name!r} is {name}, only float32 inputs are compiled")
+            raise CompileError(
+                f"{path}: input {value.name!r} is {name}, only float32 inputs are compiled",
+                hint="export the network with a float32 input",
+            )
         if not shapes.get(value.name):
             given = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
             raise CompileError(

@@ -7,16 +7,17 @@ converter takes the node (see `lower.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from tvm import relax, te
 
-from edgeprune.compiling.tvm.convolution import FUSABLE, Window, convolve, convolve_depthwise, with_border
+from edgeprune.compiling.tvm.convolution import Window, convolve, convolve_depthwise
 from edgeprune.compiling.tvm.gather import Source, rearrange
 from edgeprune.compiling.tvm.graph import Array, Node
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
 from edgeprune.compiling.tvm.lower import BROADCAST, Lowering, Rule, Value
+from edgeprune.compiling.tvm.operands import window_of, with_constant
+from edgeprune.compiling.tvm.pooling import average_pool, max_pool, spatial_mean
 from edgeprune.compiling.tvm.rewrite import FILL, batch_norm_as_affine
 
 
@@ -26,7 +27,7 @@ def _conv(lowering: Lowering, node: Node) -> Value | None:
     if weight is None or weight.ndim != 4 or (bias is None and len(node.inputs) > 2 and node.inputs[2]):
         return None
     image, groups = lowering.stored(node.inputs[0]), node.attrs.get("group", 1)
-    window = _window(node, image, weight.shape[2:])
+    window = window_of(node, image, weight.shape[2:])
     if groups == 1:
         result = convolve(lowering.builder, image, weight, window, lowering.lanes, lowering.registers)
     elif groups == image.channels == len(weight):
@@ -34,21 +35,7 @@ def _conv(lowering: Lowering, node: Node) -> Value | None:
         result = convolve_depthwise(lowering.builder, image, weight, window, lowering.lanes, lowering.registers)
     else:
         return None
-    return result if bias is None else _with_constant(lowering, relax.op.add, result, bias.reshape(-1, 1, 1))
-
-
-def _window(node: Node, image: Stored, kernel: tuple[int, ...]) -> Window:
-    attrs, (_, height, width, _) = node.attrs, image.shape
-    strides, dilation = attrs.get("strides", [1, 1]), attrs.get("dilations", [1, 1])
-    pads = attrs.get("pads", [0, 0, 0, 0])
-    if attrs.get("auto_pad", "NOTSET").startswith("SAME"):
-        pads = [0, 0, 0, 0]
-        for axis, size in enumerate((height, width)):
-            reach = (-(-size // strides[axis]) - 1) * strides[axis] + dilation[axis] * (kernel[axis] - 1) + 1
-            both = max(0, reach - size)
-            first = both // 2 if attrs["auto_pad"] == "SAME_UPPER" else both - both // 2
-            pads[axis], pads[axis + 2] = first, both - first
-    return Window((int(kernel[0]), int(kernel[1])), list(strides), list(pads), list(dilation))
+    return result if bias is None else with_constant(lowering, relax.op.add, result, bias.reshape(-1, 1, 1))
 
 
 def _gemm(lowering: Lowering, node: Node) -> Value | None:
@@ -60,7 +47,7 @@ def _gemm(lowering: Lowering, node: Node) -> Value | None:
     result = _matrix_product(lowering, lowering.stored(node.inputs[0]), weight * np.float32(node.attrs.get("alpha", 1)))
     if result is None or len(node.inputs) < 3:
         return result
-    return _with_constant(lowering, relax.op.add, result, bias * np.float32(node.attrs.get("beta", 1)))
+    return with_constant(lowering, relax.op.add, result, bias * np.float32(node.attrs.get("beta", 1)))
 
 
 def _matmul(lowering: Lowering, node: Node) -> Value | None:
@@ -111,12 +98,12 @@ def _binary(make: Callable[..., relax.Expr]) -> Rule:
         left, right = (lowering.constant(name) for name in node.inputs)
         if left is not None and right is None and lowering.can_store(node.inputs[1]):
             image = lowering.stored(node.inputs[1])
-            return _with_constant(lowering, lambda x, c: make(c, x), image, left)
+            return with_constant(lowering, lambda x, c: make(c, x), image, left)
         if not lowering.can_store(node.inputs[0]):
             return None
         image = lowering.stored(node.inputs[0])
         if right is not None:
-            return _with_constant(lowering, make, image, right)
+            return with_constant(lowering, make, image, right)
         if not lowering.can_store(node.inputs[1]):
             return None
         other = lowering.stored(node.inputs[1])
@@ -129,31 +116,14 @@ def _binary(make: Callable[..., relax.Expr]) -> Rule:
     return rule
 
 
-def _with_constant(lowering: Lowering, make: Callable[..., relax.Expr], image: Stored, constant: Array) -> Value | None:
-    """Combine a stored tensor with a constant that broadcasts to it."""
-    if constant.ndim > image.rank or constant.dtype != np.float32:
-        return None
-    full = constant.reshape((1,) * (image.rank - constant.ndim) + constant.shape)
-    full = full.transpose(0, 2, 3, 1) if image.rank == 4 else full[None, None]
-    n, h, w, stored = image.shape
-    if full.shape[3] not in (1, image.channels) or any(
-        mine not in (1, theirs) for mine, theirs in zip(full.shape[:3], (n, h, w), strict=True)
-    ):
-        return None
-    if full.shape[3] != 1:
-        full = np.pad(full, [(0, 0)] * 3 + [(0, stored - image.channels)])
-    value = make(image.value, relax.const(np.ascontiguousarray(full)))
-    return Stored(lowering.builder.emit(value), image.channels, image.rank)
-
-
 def _batch_norm(lowering: Lowering, node: Node) -> Value | None:
     if not lowering.can_store(node.inputs[0]) or any(lowering.constant(name) is None for name in node.inputs[1:]):
         return None
     image = lowering.stored(node.inputs[0])
     shape = (-1, 1, 1) if image.rank == 4 else (-1,)
     scale, shift = (a.astype(np.float32).reshape(shape) for a in batch_norm_as_affine(node, lowering.graph.constants))
-    scaled = _with_constant(lowering, relax.op.multiply, image, scale)
-    return _with_constant(lowering, relax.op.add, scaled, shift) if isinstance(scaled, Stored) else None
+    scaled = with_constant(lowering, relax.op.multiply, image, scale)
+    return with_constant(lowering, relax.op.add, scaled, shift) if isinstance(scaled, Stored) else None
 
 
 def _channel_gather(lowering: Lowering, node: Node) -> Value | None:
@@ -172,78 +142,6 @@ def _restore(lowering: Lowering, image: Stored, stored: int) -> Stored:
     if image.shape[3] == stored:
         return image
     return _pick(lowering, image, np.arange(image.channels), stored)
-
-
-def _max_pool(lowering: Lowering, node: Node) -> Value | None:
-    return _pool(lowering, node, te.max, float(np.finfo(np.float32).min)) if len(node.outputs) == 1 else None
-
-
-def _average_pool(lowering: Lowering, node: Node) -> Value | None:
-    if node.attrs.get("ceil_mode", 0):
-        return None
-    total = _pool(lowering, node, te.sum, 0.0)
-    if total is None:
-        return None
-    image = lowering.stored(node.inputs[0])
-    _, height, width, _ = image.shape
-    window = _window(node, image, tuple(node.attrs["kernel_shape"]))
-    rows, cols = (
-        _covered(size, axis, window, include=bool(node.attrs.get("count_include_pad", 0)))
-        for axis, size in enumerate((height, width))
-    )
-    return _with_constant(lowering, relax.op.multiply, total, (1 / np.outer(rows, cols)).astype(np.float32)[None, None])
-
-
-def _covered(size: int, axis: int, window: Window, *, include: bool) -> Array:
-    """How many positions of each window along an axis count towards its mean."""
-    before, after = window.pads[axis], window.pads[axis + 2]
-    counted = np.pad(np.ones(size), (before, after), constant_values=float(include))
-    starts = np.arange(window.output(size, size)[axis]) * window.strides[axis]
-    steps = np.arange(window.kernel[axis]) * window.dilation[axis]
-    return np.asarray(counted[starts[:, None] + steps].sum(axis=1))
-
-
-def _pool(lowering: Lowering, node: Node, combine: Callable[..., Any], fill: float) -> Stored | None:
-    if not lowering.can_store(node.inputs[0]) or len(node.attrs["kernel_shape"]) != 2:
-        return None
-    image = lowering.stored(node.inputs[0])
-    n, height, width, stored = image.shape
-    window = _window(node, image, tuple(node.attrs["kernel_shape"]))
-    rows, cols = window.output(height, width, ceil=bool(node.attrs.get("ceil_mode", 0)))
-    (step_h, step_w), (hole_h, hole_w) = window.strides, window.dilation
-
-    def compute(x: te.Tensor) -> te.Tensor:
-        source = with_border(x, window, window.input(rows, cols), fill)
-        kh, kw = te.reduce_axis((0, window.kernel[0]), "kh"), te.reduce_axis((0, window.kernel[1]), "kw")
-        return te.compute(
-            (n, rows, cols, stored),
-            lambda n, h, w, c: combine(source[n, h * step_h + kh * hole_h, w * step_w + kw * hole_w, c], axis=[kh, kw]),
-            name="pool",
-        )
-
-    return Stored(lowering.emit(compute, image.value, hint="pool", pattern=FUSABLE), image.channels, 4)
-
-
-def _spatial_mean(lowering: Lowering, node: Node) -> Value | None:
-    if not lowering.can_store(node.inputs[0]):
-        return None
-    axes = node.attrs.get("axes", [2, 3])
-    if len(node.inputs) > 1 and node.inputs[1]:
-        given = lowering.constant(node.inputs[1])
-        axes = given.tolist() if given is not None else []
-    image = lowering.stored(node.inputs[0])
-    if image.rank != 4 or sorted(axis % 4 for axis in axes) != [2, 3] or (node.op == "ReduceMean" and not axes):
-        return None
-    n, height, width, stored = image.shape
-    keep = node.op == "GlobalAveragePool" or bool(node.attrs.get("keepdims", 1))
-
-    def compute(x: te.Tensor) -> te.Tensor:
-        h, w = te.reduce_axis((0, height), "h"), te.reduce_axis((0, width), "w")
-        shape = (n, 1, 1, stored) if keep else (1, 1, n, stored)
-        return te.compute(shape, lambda a, _, b, c: te.sum(x[a if keep else b, h, w, c], axis=[h, w]), name="total")
-
-    total = Stored(lowering.emit(compute, image.value, hint="mean", pattern=FUSABLE), image.channels, 4 if keep else 2)
-    return _with_constant(lowering, relax.op.multiply, total, np.full(1, 1 / (height * width), np.float32))
 
 
 def _reshape(lowering: Lowering, node: Node) -> Value | None:
@@ -305,7 +203,7 @@ def _pass(lowering: Lowering, node: Node) -> Value | None:
 
 RULES: dict[str, Rule] = {
     "Add": _binary(relax.op.add),
-    "AveragePool": _average_pool,
+    "AveragePool": average_pool,
     "BatchNormalization": _batch_norm,
     "ChannelGather": _channel_gather,
     "Clip": _clip,
@@ -315,12 +213,12 @@ RULES: dict[str, Rule] = {
     "Dropout": _pass,
     "Flatten": _reshape,
     "Gemm": _gemm,
-    "GlobalAveragePool": _spatial_mean,
+    "GlobalAveragePool": spatial_mean,
     "Identity": _pass,
     "MatMul": _matmul,
-    "MaxPool": _max_pool,
+    "MaxPool": max_pool,
     "Mul": _binary(relax.op.multiply),
-    "ReduceMean": _spatial_mean,
+    "ReduceMean": spatial_mean,
     "Relu": _unary(relax.op.nn.relu),
     "Reshape": _reshape,
     "Sigmoid": _unary(relax.op.sigmoid),
