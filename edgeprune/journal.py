@@ -13,7 +13,6 @@ measured again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -24,7 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from edgeprune.errors import JournalError, ResultsError, StorageError
+from edgeprune.errors import JournalError, ResultsError
+from edgeprune.storage import storage_error
 
 if TYPE_CHECKING:
     from edgeprune.schema import CellEnd, DeviceFacts, Launch, Network, Session
@@ -38,7 +38,6 @@ LOCK_NAME = "run.lock"
 _HEAD = b'{"sum":"'
 _MIDDLE = b'","record":'
 _SUM_DIGITS = 16
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -167,16 +166,6 @@ class Journal:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def storage_error(error: OSError, path: Path) -> StorageError:
-    """A write that failed, told as what happened, where, and what to do."""
-    if error.errno in _DISK_FULL:
-        return StorageError(
-            f"{path}: the disk is full",
-            hint="free some space and run the same command again: what was measured is kept and not repeated",
-        )
-    return StorageError(f"{path}: {error.strerror or error}", hint="choose a folder you may write, with --results DIR")
 
 
 def _checksum(body: bytes) -> bytes:

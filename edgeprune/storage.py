@@ -1,12 +1,15 @@
-"""Writing a file so that it is there whole or not at all."""
+"""Writing so that a file is there whole or not at all, and the one wording of a disk that refuses."""
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 from edgeprune.errors import StorageError
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_whole(path: Path, content: bytes) -> Path:
@@ -25,11 +28,20 @@ def write_whole(path: Path, content: bytes) -> Path:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        temporary = None
     except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot write {path} ({len(content):,} bytes): {error.strerror or error}",
-            hint="free space or choose another folder; nothing was left half-written",
-        ) from error
     return path
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """A write that failed, told as what happened, where, and what to do."""
+    if error.errno in _DISK_FULL:
+        return StorageError(
+            f"{path}: the disk is full",
+            hint="free some space and run the same command again: what was measured is kept and not repeated",
+        )
+    return StorageError(f"{path}: {error.strerror or error}", hint="choose a place that you may write")

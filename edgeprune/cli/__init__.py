@@ -21,6 +21,7 @@ INTERRUPTED = 130
 _VERBS = {
     "run": "carry out a matrix: prune, shrink, compile, measure, report; the same command again goes on",
     "report": "tables, figures and report.html from a results folder",
+    "compare": "what changed between two results folders, with confidence",
     "status": "what of a results folder is done, failed and left",
     "shrink": "shrink a masked network of your own to an ONNX file",
     "doctor": "what is installed here, what blocks good numbers, and how to mend it",

@@ -15,5 +15,7 @@ def carry_out(given: argparse.Namespace) -> int:
     """Write every file of the report and name the page to open."""
     from edgeprune.reporting import write_report
 
-    print(f"report: {write_report(given.results).html}")
+    report = write_report(given.results)
+    print(report.answer)
+    print(f"report: {report.html}")
     return 0

@@ -21,6 +21,7 @@ def carry_out(given: argparse.Namespace) -> int:
     from edgeprune.matrix import spec
     from edgeprune.matrix.progress import duration, open_progress
     from edgeprune.matrix.run import run
+    from edgeprune.reporting import write_report
 
     began = time.monotonic()
     matrix = spec.load(spec.find(given.matrix))
@@ -33,21 +34,16 @@ def carry_out(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\nstopped; what was measured is in {folder}. To go on: {_command(given)}", file=sys.stderr)
         raise
-    files = _report(folder)
+    report = write_report(folder)
     took = duration(time.monotonic() - began)
     counts = ", ".join(f"{outcome.count(status)} {status}" for status in ("ok", "invalid", "failed", "skipped"))
     print(f"{matrix.name}: {counts}; {took}")
     for end in outcome.ends:
         if end.status in ("failed", "invalid"):
             print(f"  {end.status}: {end.key.network.model} {end.key.network.variant} {end.key.runtime}: {end.reason}")
-    print(f"report: {files}")
+    print(report.answer)
+    print(f"report: {report.html}")
     return 1 if outcome.count("failed") or outcome.count("invalid") else 0
-
-
-def _report(folder: Path) -> Path:
-    from edgeprune.reporting import write_report
-
-    return write_report(folder).html
 
 
 def _command(given: argparse.Namespace) -> str:

@@ -16,21 +16,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def carry_out(given: argparse.Namespace) -> int:
     """Print a line for each device and state, and name what failed; 1 if a cell failed."""
-    from edgeprune import journal
-    from edgeprune.matrix.manifest import MANIFEST_NAME, read_manifest
+    from edgeprune import journal, manifest
     from edgeprune.matrix.progress import duration, name
     from edgeprune.measuring import MeasurePlan
-    from edgeprune.schema import CellEnd, CellKey, Launch
+    from edgeprune.schema import CellEnd, Launch
 
     folder: Path = given.results
-    manifest = read_manifest(folder / MANIFEST_NAME)
+    asked = manifest.read(folder)
     contents = journal.read(folder / journal.JOURNAL_NAME)
     ends = {record.cell_id: record for record in contents.records if isinstance(record, CellEnd)}
     timed = Counter(
         record.cell_id for record in contents.records if isinstance(record, Launch) and record.purpose == "latency"
     )
-    plan = MeasurePlan.model_validate(manifest["plan"])
-    keys = [CellKey.model_validate({k: v for k, v in cell.items() if k != "cell_id"}) for cell in manifest["cells"]]
+    plan = MeasurePlan.model_validate(asked.plan)
+    keys = asked.keys()
     rows = []
     for device in dict.fromkeys(key.device for key in keys):
         here = [key for key in keys if key.device == device]
@@ -41,7 +40,7 @@ def carry_out(given: argparse.Namespace) -> int:
         counts = [str(states[state]) for state in ("ok", "invalid", "failed", "skipped", "left")]
         rows.append((device, str(len(here)), *counts, f"about {duration(seconds)}" if left else "-"))
     running = "a run is writing here now" if journal.is_locked(folder) else "no run is active"
-    print(f"{manifest['name']} ({manifest['run_id']}): {running}")
+    print(f"{asked.name} ({asked.run_id}): {running}")
     show(("device", "cells", "ok", "invalid", "failed", "skipped", "left", "to go"), rows)
     for problem in contents.problems:
         print(problem)

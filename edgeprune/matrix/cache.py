@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import StorageError
-from edgeprune.journal import storage_error
+from edgeprune.storage import storage_error
 
 _MARK = "made_from.json"
 _PACKAGE = Path(__file__).resolve().parent.parent

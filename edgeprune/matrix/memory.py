@@ -32,10 +32,6 @@ class Memory:
         end = self.ends.get(key.cell_id)
         return end is not None and end.status in ("ok", "skipped")
 
-    def was_measured(self, network: NetworkKey) -> bool:
-        """Whether a cell of this network has ended with numbers."""
-        return any(end.key.network == network and end.status in ("ok", "invalid") for end in self.ends.values())
-
     def _remember(self, record: Session | DeviceFacts | Network | Launch | CellEnd) -> None:
         if isinstance(record, Launch):
             self.launches.setdefault(record.cell_id, []).append(record)

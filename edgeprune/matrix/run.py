@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from edgeprune import compiling, transport
+from edgeprune import manifest as manifests
 from edgeprune.errors import EdgepruneError, ResultsError
 from edgeprune.journal import Journal
+from edgeprune.manifest import Manifest
 from edgeprune.matrix.cache import Cache
 from edgeprune.matrix.cells import cells, groups, networks
 from edgeprune.matrix.launch import deploy, now
-from edgeprune.matrix.manifest import installed_versions, open_manifest, write_manifest
+from edgeprune.matrix.manifest import installed_versions, open_manifest
 from edgeprune.matrix.measure import Bench, CellWork, left_to_do, measure_group, told
 from edgeprune.matrix.memory import Memory
 from edgeprune.matrix.pool import Prepared, identity, prepare_all
@@ -32,7 +34,7 @@ from edgeprune.matrix.progress import RunProgress
 from edgeprune.matrix.spec import MatrixSpec
 from edgeprune.matrix.stages import INPUT_FILE, NETWORK_FILE, REFERENCE_FILE, NetworkJob, Task
 from edgeprune.resources import cache_folder
-from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, Session
+from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Session
 from edgeprune.transport import Transport
 
 _LAUNCH_OVERHEAD_SECONDS = 1.0
@@ -75,7 +77,7 @@ class _Run:
     """One invocation's work on one results folder."""
 
     def __init__(
-        self, spec: MatrixSpec, folder: Path, progress: RunProgress, memory: Memory, manifest: dict[str, Any]
+        self, spec: MatrixSpec, folder: Path, progress: RunProgress, memory: Memory, manifest: Manifest
     ) -> None:
         self._spec = spec
         self._folder = folder
@@ -131,13 +133,16 @@ class _Run:
         known = self._memory.networks.get(key.network)
         if known is not None and known.made_from == record.made_from:
             return
-        if known is not None and self._memory.was_measured(key.network):
+        if known is not None and any(self._memory.launches.get(cell_id) for cell_id in self._cells_of(key.network)):
             raise ResultsError(
                 f"{self._folder}: {key.network.model} {key.network.variant} was measured there as another version of "
                 "edgeprune, of a library or of the model made it",
                 hint="finish it with that version, or measure anew into another folder with --results DIR",
             )
         self._memory.append(record)
+
+    def _cells_of(self, network: NetworkKey) -> list[str]:
+        return [key.cell_id for key in cells(self._spec) if key.network == network]
 
     def _job(self, key: CellKey) -> NetworkJob:
         planned = self._planned[key.network]
@@ -164,8 +169,9 @@ class _Run:
     ) -> None:
         facts = way.facts()
         self._memory.append(DeviceFacts(session_id=self._session_id, device=way.name, facts=facts))
-        self._manifest["devices"][way.name] = facts
-        write_manifest(self._folder, self._manifest)
+        devices = {**self._manifest.devices, way.name: facts}
+        self._manifest = self._manifest.model_copy(update={"devices": devices})
+        manifests.write(self._folder, self._manifest)
         cores = _fastest_first(facts)
         work = []
         for group in groups([key for key in keys if key.device == way.name]):
@@ -174,7 +180,7 @@ class _Run:
                 for key in left:
                     self._give_up(key, "skipped", f"{key.threads} threads, and {way.name} has {len(cores)} cores")
             elif left:
-                steps = left_to_do(group, self._memory.launches, self._spec.plan, self._manifest["seed"])
+                steps = left_to_do(group, self._memory.launches, self._spec.plan, self._manifest.seed)
                 work.append((left, [step for step in steps if step.cell_id in {key.cell_id for key in left}]))
         if not work:
             return

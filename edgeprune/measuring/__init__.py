@@ -5,6 +5,7 @@ imported. The scheduler asks `blocks` for the order of launches, `warmup_decisio
 next; the report asks `cell_latency`, `paired_ratio` and `flags` what came out. Start reading with `plan`.
 """
 
+from edgeprune.measuring.comparison import unpaired_ratio
 from edgeprune.measuring.flags import FLAG_MEANINGS, flags
 from edgeprune.measuring.plan import PRESETS, MeasurePlan, Step, blocks, group_size, plan
 from edgeprune.measuring.statistics import (
@@ -49,6 +50,7 @@ __all__ = [
     "realised",
     "thermal_gate",
     "throttled_window",
+    "unpaired_ratio",
     "verdict",
     "warmup_decision",
 ]

@@ -5,7 +5,18 @@ only when figures are drawn. Start reading with `results.py`.
 """
 
 from edgeprune.reporting.answer import answer
+from edgeprune.reporting.compare import Change, compare
 from edgeprune.reporting.report import ReportFiles, write_report
-from edgeprune.reporting.results import CellResult, Manifest, PairResult, Results, load
+from edgeprune.reporting.results import CellResult, PairResult, Results, load
 
-__all__ = ["CellResult", "Manifest", "PairResult", "ReportFiles", "Results", "answer", "load", "write_report"]
+__all__ = [
+    "CellResult",
+    "Change",
+    "PairResult",
+    "ReportFiles",
+    "Results",
+    "answer",
+    "compare",
+    "load",
+    "write_report",
+]

@@ -7,45 +7,17 @@ these. Start with `load`.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from edgeprune import journal
-from edgeprune.errors import ResultsError
+from edgeprune.manifest import Manifest
+from edgeprune.manifest import read as read_manifest
 from edgeprune.measuring import LatencySummary, RatioSummary, cell_latency, flags, paired_ratio, realised, verdict
-from edgeprune.schema import SCHEMA_VERSION, CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Variant
-
-MANIFEST_NAME = "manifest.json"
-
-
-class Manifest(BaseModel):
-    """What a run was asked to do, on what; fields that a later version adds are passed over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    schema_version: int
-    run_id: str
-    name: str
-    created_at: str
-    matrix: dict[str, Any]
-    plan: dict[str, Any]
-    versions: dict[str, Any] = {}
-    devices: dict[str, dict[str, Any]] = {}
-    git: dict[str, Any] | None = None
-    cells: list[dict[str, Any]] = []
-
-    def keys(self) -> list[CellKey]:
-        """All cells the matrix asks for, in its order; ValidationError for one that is no cell."""
-        return [
-            CellKey.model_validate({name: value for name, value in cell.items() if name != "cell_id"})
-            for cell in self.cells
-        ]
+from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Variant
 
 
 @dataclass(frozen=True)
@@ -129,22 +101,17 @@ def load(results_dir: Path | str) -> Results:
     Example: `load("results/quickstart").pairs[0].verdict`
     """
     folder = Path(results_dir)
-    if not folder.is_dir():
-        raise ResultsError(f"{folder}: no such folder", hint="give a results folder that `edgeprune run` has written")
-    manifest, asked = _read_manifest(folder / MANIFEST_NAME)
+    manifest = read_manifest(folder)
+    asked = manifest.keys()
     contents = journal.read(folder / journal.JOURNAL_NAME)
 
     networks: dict[str, Network] = {}
     ends: dict[str, CellEnd] = {}
     launches: dict[str, list[Launch]] = defaultdict(list)
     devices: dict[str, Mapping[str, Any]] = dict(manifest.devices)
-    rebuilt: list[str] = []
     for record in contents.records:
         # of networks, ends and facts the last word counts; of launches every one
         if isinstance(record, Network):
-            former = networks.get(record.key.network_id)
-            if former is not None and former.made_from != record.made_from:
-                rebuilt.append(_forget_cells(record.key, asked, ends, launches))
             networks[record.key.network_id] = record
         elif isinstance(record, CellEnd):
             ends[record.cell_id] = record
@@ -168,44 +135,8 @@ def load(results_dir: Path | str) -> Results:
         cells=cells,
         pairs=_pairs(cells, known),
         unfinished=tuple(key for key in asked if key.cell_id not in ends),
-        problems=(*contents.problems, *(note for note in rebuilt if note)),
+        problems=contents.problems,
     )
-
-
-def _forget_cells(
-    network: NetworkKey, asked: Sequence[CellKey], ends: dict[str, CellEnd], launches: dict[str, list[Launch]]
-) -> str:
-    """Drop what was measured of a network before it was built from something else; says so, or "" if it was nothing."""
-    old = {key.cell_id for key in asked if key.network == network}
-    old |= {cell_id for cell_id, end in ends.items() if end.key.network == network}
-    dropped = sum(len(launches.pop(cell_id, [])) for cell_id in old)
-    for cell_id in old:
-        ends.pop(cell_id, None)
-    name = " ".join(filter(None, (network.model, network.method, str(network.pruning_ratio or ""), network.variant)))
-    return f"{name} was built anew from other inputs: its {dropped} earlier launches are left out" if dropped else ""
-
-
-def _read_manifest(path: Path) -> tuple[Manifest, list[CellKey]]:
-    again = "run `edgeprune run` on its matrix again: it writes the manifest anew and repeats no finished cell"
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ResultsError(f"{path}: {error.strerror}", hint=again) from error
-    except ValueError as error:
-        raise ResultsError(f"{path}: not JSON ({error})", hint=again) from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ResultsError(
-            f"{path}: written with schema {version}, this edgeprune knows {SCHEMA_VERSION}",
-            hint="install the edgeprune that wrote it, or a later one",
-        )
-    try:
-        manifest = Manifest.model_validate(content)
-        return manifest, manifest.keys()
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ResultsError(f"{path}: {field}: {first['msg']}", hint=again) from error
 
 
 def _cell(end: CellEnd, network: Network | None, launches: Sequence[Launch], planned: int) -> CellResult:

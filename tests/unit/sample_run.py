@@ -149,6 +149,7 @@ def records(
 def manifest(keys: Sequence[CellKey], name: str = "quickstart") -> dict[str, Any]:
     return {
         "schema_version": 1,
+        "seed": 7,
         "run_id": "20261120-100000-quickstart",
         "name": name,
         "created_at": "2026-11-20T10:00:00Z",

@@ -154,16 +154,6 @@ def test_a_run_in_progress_tells_what_is_left(tmp_path: Path) -> None:
     assert "3 of 3 cells" in answer(results)
 
 
-def test_a_network_built_anew_takes_its_old_measurements_with_it(tmp_path: Path) -> None:
-    made = sample_run.records(["lenet5"], [0.5], ["tvm"])
-    shrunk = next(one for one in made if isinstance(one, Network) and one.key.variant == "shrunk")
-    results = load(sample_run.write_run(tmp_path / "run", [*made, shrunk.model_copy(update={"made_from": "1" * 12})]))
-    assert {cell.key.network.variant for cell in results.cells} == {"dense", "masked"}
-    assert len(results.unfinished) == 1
-    assert "built anew" in results.problems[0]
-    assert "4 earlier launches" in results.problems[0]
-
-
 def test_dense_macs_are_taken_from_the_masked_network_where_the_dense_one_is_not_there(tmp_path: Path) -> None:
     made = [
         one for one in sample_run.records(["lenet5"], [0.5], ["tvm"])
