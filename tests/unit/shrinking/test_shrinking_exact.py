@@ -249,3 +249,24 @@ def test_the_model_is_not_changed_and_may_be_training() -> None:
         for parameter in shrunk.parameters():
             parameter.zero_()
     assert all(torch.equal(before[key], value) for key, value in masked.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "spelling", ["x.view(-1, 144)", "x.view(x.shape[0], -1)", "x.reshape(len_, 144)", "x.flatten(1)"]
+)
+def test_spellings_of_flatten(spelling: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 9, 3), nn.Linear(144, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.conv(x)
+            return self.fc(eval(spelling, {"x": x, "len_": x.size(0)}))  # noqa: S307 - the spellings stand above
+
+    masked = mask(Net(), 0.5, seed=0, beta=True).double()
+    shrunk = shrink(masked, images(3, 6)).model
+    kept = shrunk.get_submodule("conv").out_channels
+    assert kept < 9
+    assert shrunk.get_submodule("fc").in_features == kept * 16
+    assert_equal(masked, shrunk, images(3, 6, 2))

@@ -56,7 +56,7 @@ def test_is_copied_and_pickled_and_keeps_the_names_of_parameters(masked: nn.Modu
     with torch.no_grad():
         expected = shrunk(IMAGES)
         assert torch.equal(copy.deepcopy(shrunk)(IMAGES), expected)
-        assert torch.equal(pickle.loads(pickle.dumps(shrunk))(IMAGES), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(shrunk))(IMAGES), expected)  # noqa: S301
     assert {name for name, _ in shrunk.named_parameters()} <= {name for name, _ in masked.named_parameters()}
 
 

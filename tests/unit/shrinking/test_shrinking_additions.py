@@ -1,0 +1,66 @@
+"""Indexation-addition is equation 1 of effects_of_structured_pruning_2022, written out in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from masked_networks import SmallResNet, mask
+from torch import nn
+
+from edgeprune import models
+from edgeprune.shrinking import Gather, IndexAdd, shrink
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(data=st.data(), widths=st.tuples(*[st.integers(1, 5)] * 3), rank=st.integers(2, 5))
+def test_index_add_is_the_papers_equation(data: st.DataObject, widths: tuple[int, int, int], rank: int) -> None:
+    width_a, width_b, width_c = widths
+    generator = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    space = [2, 3, 2][: rank - 2]
+    a, b = generator.normal(size=(2, width_a, *space)), generator.normal(size=(2, width_b, *space))
+    pick_a = data.draw(st.lists(st.integers(-1, width_a - 1), min_size=width_c, max_size=width_c))
+    pick_b = data.draw(st.lists(st.integers(-1, width_b - 1), min_size=width_c, max_size=width_c))
+    number = data.draw(st.sampled_from([0.0, 0.5]))
+    expected = np.zeros((2, width_c, *space))
+    for channel, (i, j) in enumerate(zip(pick_a, pick_b, strict=True)):
+        expected[:, channel] += a[:, i] if i >= 0 else 0.0
+        expected[:, channel] += b[:, j] if j >= 0 else number
+
+    def gather(picks: list[int], width: int, fill: float) -> Gather:
+        index = torch.tensor([width if pick < 0 else pick for pick in picks])
+        return Gather(index, width, torch.full([1, 1] + [1] * (rank - 2), fill, dtype=torch.float64))
+
+    added = IndexAdd(gather(pick_a, width_a, 0.0), gather(pick_b, width_b, number), None)
+    np.testing.assert_allclose(added(torch.from_numpy(a), torch.from_numpy(b)).numpy(), expected, atol=1e-15)
+
+
+def test_equal_masks_on_both_sides_keep_the_plain_addition() -> None:
+    masked = mask(SmallResNet(), 0.0, seed=0, beta=False)
+    with torch.no_grad():
+        for block in masked.blocks:
+            block.conv2.weight[1::2] = 0.0
+            block.bn2.bias[1::2] = block.bn2.running_mean[1::2] = 0.0
+            if block.project is not None:
+                block.project[0].weight[1::2] = 0.0
+                block.project[1].bias[1::2] = block.project[1].running_mean[1::2] = 0.0
+        masked.conv.weight[1::2] = 0.0
+        masked.bn.bias[1::2] = masked.bn.running_mean[1::2] = 0.0
+    result = shrink(masked, torch.zeros(1, 3, 16, 16))
+    assert result.report.index_additions == ()
+    assert result.model.get_submodule("fc").in_features == masked.fc.in_features // 2
+
+
+@pytest.mark.parametrize("beta", [False, True], ids=["A", "B"])
+@pytest.mark.parametrize("shortcut", ["projection", "pad"])
+def test_the_projects_own_network(shortcut: str, beta: bool) -> None:
+    masked: nn.Module = mask(models.build("resnet20", shortcut=shortcut), 0.5, seed=0, beta=beta)
+    channels = next(masked.parameters()).shape[1]
+    result = shrink(masked, torch.zeros(1, channels, 32, 32))
+    assert result.report.unknown == ()
+    inputs = torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, actual = masked(inputs), result.model(inputs)
+    assert float((expected - actual).abs().max()) <= 1e-5 * float(expected.abs().max())
