@@ -30,6 +30,7 @@ def launches(medians: list[int]) -> list[Launch]:
     ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss occurred:RuntimeWarning")  # scipy's, for nearly equal samples
 @given(before=LATENCIES, after=LATENCIES)
 def test_the_ratio_is_welch_s_on_logarithms(before: list[int], after: list[int]) -> None:
     got = unpaired_ratio(launches(before), launches(after))
