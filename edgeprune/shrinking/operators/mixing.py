@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from edgeprune.shrinking.plan import Plan
     from edgeprune.shrinking.rewrite import Surgery
 
+MOST_READ_BY_GATHER = 0.75
+"""A layer that reads at most this part of its operand's channels gathers them first."""
+
 
 class Mixing(Operator):
     """A dense layer with weights from every input channel to every output channel."""
@@ -68,12 +71,11 @@ class Mixing(Operator):
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         plan, operand = surgery.plan, site.operands[0]
-        reads = have = plan.layouts[operand]
-        rows = plan.layouts[site.node]
+        rows, reads = plan.layouts[site.node], inputs_to_read(site, plan)
         if site.shared:
-            used = np.flatnonzero(read_inputs(site.kernels, plan.decisions[site.node].keep))
-            reads = used if len(used) else have[:1]
-        weight, bias = shared_weights(site.kernels, reads, rows) if site.shared else shrunk_weights(site, surgery)
+            weight, bias = shared_weights(site.kernels, reads, rows)
+        else:
+            weight, bias = shrunk_weights(site, surgery, reads)
         wants_bias = site.kernels.layer.bias is not None or bool(bias.any())
         layer = site.kernels.resized(len(reads), len(rows), bias=wants_bias)
         fill(layer, site.kernels, weight, bias)
@@ -90,19 +92,35 @@ def read_inputs(kernels: Kernels, rows: Flags) -> Flags:
     return np.asarray(kernels.connected[rows].any(axis=0), dtype=np.bool_)
 
 
+def inputs_to_read(site: Site, plan: Plan) -> Layout:
+    """int64 [reads]: the channels of its operand that a layer reads; others are left out by a gather in front of it.
+
+    A gather costs a copy of what it picks, so a layer leaves nothing out unless it can leave out a quarter.
+    """
+    operand = site.operands[0]
+    have, source = plan.layouts[operand], plan.decisions[operand]
+    used = read_inputs(site.kernels, computed_rows(site, plan.decisions[site.node], plan.constants[site.node]))
+    if source.carrier is not None and site.kernels.sees_border and not site.shared:
+        used[source.carrier] = True
+    needed = have[used[have]]
+    if not len(needed):
+        return have[:1]
+    return needed if site.shared or len(needed) <= MOST_READ_BY_GATHER * len(have) else have
+
+
 def shared_weights(kernels: Kernels, reads: Layout, rows: Layout) -> tuple[Tensor, Vector]:
     """Weights [rows, reads, *kernel] and bias [rows] of a layer that is called in several places: cut, never folded."""
     return kernels.weight[torch.from_numpy(rows)][:, torch.from_numpy(reads)], kernels.bias[rows]
 
 
-def shrunk_weights(site: Site, surgery: Surgery) -> tuple[Tensor, Vector]:
+def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor, Vector]:
     """Weights [rows, reads, *kernel] and bias [rows] that give the kept outputs from the kept inputs.
 
     Raises:
         ShrinkError: Constants were removed in front of a zero border without a carrier for them.
     """
     plan, kernels, operand = surgery.plan, site.kernels, site.operands[0]
-    reads, rows = plan.layouts[operand], plan.layouts[site.node]
+    rows = plan.layouts[site.node]
     decision, source = plan.decisions[site.node], plan.decisions[operand]
     given, output = plan.constants[operand], plan.constants[site.node]
     computed = computed_rows(site, decision, output)

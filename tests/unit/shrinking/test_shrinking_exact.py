@@ -95,6 +95,27 @@ def test_one_carrier_serves_two_zero_bordered_readers_of_one_tensor() -> None:
     assert_equal(masked, shrunk, images(3, 8, 2))
 
 
+def test_readers_of_different_channels_read_only_theirs() -> None:
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 3, padding=1)
+            self.left, self.right = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.sigmoid(self.first(x))
+            return self.left(x) + self.right(x)
+
+    masked = Fork().double().eval()
+    with torch.no_grad():
+        masked.left.weight[:, :4] = 0.0
+        masked.right.weight[:, 3:] = 0.0
+    shrunk = shrink(masked, images(3, 8)).model
+    widths = [shrunk.get_submodule(name).in_channels for name in ("left", "right")]
+    assert (shrunk.get_submodule("first").out_channels, widths) == (7, [4, 3])
+    assert_equal(masked, shrunk, images(3, 8, 2))
+
+
 @pytest.mark.parametrize("options", [{}, {"padding": 1, "padding_mode": "reflect"}, {"padding": "valid"}])
 def test_constants_that_see_no_border_fold_into_the_bias(options: dict[str, object]) -> None:
     masked = zeroed(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 4, 3, bias=False, **options)), {
