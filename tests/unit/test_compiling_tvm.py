@@ -151,6 +151,16 @@ def hard_activations(net: Net) -> str:
     return net.add("HardSwish", net.add("LeakyRelu", net.conv("x", 1, 9, 3), alpha=0.1))
 
 
+def resized(net: Net) -> str:
+    x = net.add("Relu", net.conv("x", 1, 5, 3, strides=[2, 2]))
+    scales = net.constant(np.array([1, 1, 2, 2], np.float32))
+    x = net.add(
+        "Resize", x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    )
+    x = net.add("ConvTranspose", x, net.weight(5, 3, 2, 2), strides=[2, 2])
+    return net.conv(x, 3, 8, 3)
+
+
 def constants_first(net: Net) -> str:
     x = net.add("Sub", net.weight(7, 1, 1), net.conv("x", 1, 7, 3))
     return net.add("Add", net.add("Identity", x), net.add("Mul", net.weight(1), net.weight(7, 1, 1)))
@@ -169,6 +179,7 @@ def constants_first(net: Net) -> str:
         average_pools,
         squeeze_excite,
         hard_activations,
+        resized,
         constants_first,
     ],
     ids=lambda make: make.__name__,

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+import onnx
+import onnx.numpy_helper
 import tvm
 from tvm import relax, te, tirx
 from tvm.relax.frontend.onnx import onnx_frontend
@@ -165,9 +168,19 @@ def _convert(lowering: Lowering, node: Node) -> None:
     """Leave a node to TVM's own ONNX converter."""
     inputs = onnx_frontend.onnx_input()
     inputs.extend(lowering.plain(name) if name else None for name in node.inputs)
-    attrs = {**node.attrs, "tvm_custom": {"name": node.name, "num_outputs": len(node.outputs)}}
+    attrs = {name: _as_in_protobuf(value) for name, value in node.attrs.items()}
+    attrs = {**attrs, "tvm_custom": {"name": node.name, "num_outputs": len(node.outputs)}}
     convert = onnx_frontend._get_convert_map()[node.op].get_converter(lowering.graph.opset)
     result = lowering.builder.normalize(convert(lowering.builder, inputs, attrs, [{}, {}]))
     parts = [result] if len(node.outputs) == 1 else [relax.TupleGetItem(result, i) for i in range(len(node.outputs))]
     for name, part in zip(node.outputs, parts, strict=True):
         lowering.values[name] = lowering.builder.emit(part)
+
+
+def _as_in_protobuf(value: Any) -> Any:
+    """An attribute in the form that TVM's converters read."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, np.ndarray):
+        return onnx.numpy_helper.from_array(value)
+    return tuple(value) if isinstance(value, list) else value

@@ -76,6 +76,11 @@ def _unary(make: Callable[..., relax.Expr]) -> Rule:
     return rule
 
 
+def _hard_swish(x: relax.Expr) -> relax.Expr:
+    gate = relax.op.add(relax.op.multiply(x, relax.const(1 / 6, "float32")), relax.const(0.5, "float32"))
+    return relax.op.multiply(x, relax.op.clip(gate, 0.0, 1.0))
+
+
 def _clip(lowering: Lowering, node: Node) -> Value | None:
     bounds = [lowering.constant(name) if name else None for name in node.inputs[1:]]
     if not lowering.can_store(node.inputs[0]) or any(
@@ -214,6 +219,7 @@ RULES: dict[str, Rule] = {
     "Flatten": _reshape,
     "Gemm": _gemm,
     "GlobalAveragePool": spatial_mean,
+    "HardSwish": _unary(_hard_swish),
     "Identity": _pass,
     "MatMul": _matmul,
     "MaxPool": max_pool,
