@@ -33,7 +33,9 @@ class Lowering:
     graph: Graph
     lanes: int
     registers: int
+    inputs: list[relax.Var]
     values: dict[str, Value] = field(default_factory=dict)
+    unstored: dict[str, relax.Expr] = field(default_factory=dict)
 
     def constant(self, name: str) -> Array | None:
         """The constant of that name, or None."""
@@ -46,7 +48,9 @@ class Lowering:
             return relax.const(constant)
         value = self.values[name]
         if isinstance(value, Stored):
-            value = self.values[f"{name}/plain"] = self.values.get(f"{name}/plain") or self._unstore(value)
+            if name not in self.unstored:
+                self.unstored[name] = self._unstore(value)
+            return self.unstored[name]
         return value
 
     def stored(self, name: str) -> Stored:
@@ -72,7 +76,7 @@ class Lowering:
         if len(shape) == 2:
             return Stored(self.builder.emit(relax.op.reshape(value, (1, 1, *shape))), shape[1], 2)
         channels, stored = shape[1], stored_channels(shape[1], self.lanes)
-        if value in self.builder_inputs():
+        if any(value.same_as(variable) for variable in self.inputs):
             stored = channels  # a network's input has few channels; the first convolution reads them one by one
 
         def compute(x: te.Tensor) -> te.Tensor:
@@ -84,10 +88,6 @@ class Lowering:
             return te.compute((shape[0], shape[2], shape[3], stored), pixel, name="store")
 
         return Stored(self.emit(compute, value, hint="store", pattern=INJECTIVE), channels, 4)
-
-    def builder_inputs(self) -> list[relax.Expr]:
-        """The network's inputs."""
-        return [self.values[f"{name}/input"] for name in self.graph.inputs]
 
     def _unstore(self, value: Stored) -> relax.Expr:
         n, h, w, _ = value.shape
@@ -119,12 +119,10 @@ def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int) -> t
     """
     _check_operators(graph, rules)
     builder = relax.BlockBuilder()
-    lowering = Lowering(builder, graph, lanes, registers)
-    inputs = [
-        relax.Var(f"input_{i}", relax.TensorType(graph.shapes[name], "float32")) for i, name in enumerate(graph.inputs)
-    ]
-    for name, variable in zip(graph.inputs, inputs, strict=True):
-        lowering.values[name] = lowering.values[f"{name}/input"] = variable
+    types = [relax.TensorType(graph.shapes[name], "float32") for name in graph.inputs]
+    inputs = [relax.Var(f"input_{i}", kind) for i, kind in enumerate(types)]
+    values: dict[str, Value] = dict(zip(graph.inputs, inputs, strict=True))
+    lowering = Lowering(builder, graph, lanes, registers, inputs, values)
     with builder.function("main", inputs):
         with builder.dataflow():
             for node in graph.nodes:
