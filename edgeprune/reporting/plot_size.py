@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -19,6 +20,7 @@ from edgeprune.reporting.results import Results
 from edgeprune.schema import Network
 
 BY_FILTERS, BY_PARAMETERS = "#0072B2", "#D55E00"
+LEAST_SPAN = 4.0  # percentage points that an accuracy axis shows at the least
 
 Recipe = tuple[str, int]
 Curve = tuple[Network | None, list[tuple[Network, Network]]]
@@ -47,6 +49,7 @@ def accuracy(results: Results) -> Figure | None:
         axes.set_xlabel("pruned (%)")
         axes.set_xlim(-3, 103)
         axes.margins(y=0.12)
+        _widen(axes, LEAST_SPAN)
         axes.yaxis.set_major_locator(MaxNLocator(5))
     every[0].set_ylabel("accuracy (%)")
     handles = [
@@ -97,6 +100,14 @@ def compression(results: Results) -> Figure | None:
     recipes = _recipe_handles(_curves(results))
     figure.legend(handles=[*handles, *recipes], loc="outside lower center", ncols=2)
     return figure
+
+
+def _widen(axes: Axes, least: float) -> None:
+    """Show at least so many points of accuracy, so that one image more or less does not look like a cliff."""
+    low, high = axes.get_ylim()
+    if high - low < least:
+        top = min(100.0 + 0.05 * least, (low + high + least) / 2)
+        axes.set_ylim(top - least, top)
 
 
 def _curves(results: Results) -> dict[str, dict[Recipe, Curve]]:
