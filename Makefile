@@ -31,9 +31,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $(STAMP)
 
-# Debian packages that tests use: a browser for the report, busybox for the agent's other shell.
+# Debian packages that tests use: a browser for the report, two more shells for the agent.
 packages:
-	@sh tests/debian_packages.sh chromium busybox
+	@sh tests/debian_packages.sh chromium busybox mksh
 
 clean:
 	rm -rf $(VENV) build dist

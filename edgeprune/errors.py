@@ -27,7 +27,11 @@ boundary where they arise. The command prints `str(error)` and the hint; `--debu
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+
+
+_LIKE = 0.5  # from this share of common characters on, a name is offered for another
 
 
 class EdgepruneError(Exception):
@@ -79,8 +83,13 @@ class UnknownNameError(UserError):
 
 def nearest_hint(wrong: str, names: list[str]) -> str:
     """The sentence that follows an unknown name: the nearest right one, then all that are allowed."""
-    near = difflib.get_close_matches(wrong, names, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + "allowed: " + ", ".join(names)
+
+    def likeness(name: str) -> tuple[float, int]:
+        return difflib.SequenceMatcher(None, wrong, name).ratio(), len(os.path.commonprefix([wrong, name]))
+
+    nearest = max(names, key=likeness, default="")
+    near = nearest and likeness(nearest)[0] >= _LIKE
+    return (f"did you mean {nearest}? " if near else "") + "allowed: " + ", ".join(names)
 
 
 class MatrixError(UserError):

@@ -31,4 +31,4 @@ def cache_folder() -> Path:
     if own:
         return Path(own).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "edgeprune"
+    return Path(base).expanduser().resolve() / "edgeprune"

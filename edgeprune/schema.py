@@ -131,7 +131,8 @@ class Reading(Record):
 class Launch(Record):
     """One fresh process on a device.
 
-    `samples_ns` are wall times of groups of `group` calls each, in the order they were taken; `warmup_ns` likewise.
+    All times are wall times in the order they were taken: `first_calls_ns` of the very first calls, one by one,
+    `warmup_ns` of groups of `warmup_group` calls, `samples_ns` of groups of `group` calls.
     A latency launch has samples; a memory launch has `peak_rss_bytes` and no samples.
     `unit` names what was run back to back (a masked/shrunk pair, or a dense network alone): two launches are paired
     when session, block and unit are equal.
@@ -146,8 +147,10 @@ class Launch(Record):
     order: int
     started_at: str
     cores: list[int] | None
-    group: int = Field(ge=1)
+    first_calls_ns: list[int] = []
+    warmup_group: int = Field(default=1, ge=1)
     warmup_ns: list[int]
+    group: int = Field(ge=1)
     steady: bool | None
     samples_ns: list[int]
     parity_rel: float | None

@@ -26,13 +26,32 @@ json_string() { printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\037' | sed 's/\
 # $1 if it is a whole number, else null
 json_number() { case "${1:-}" in '' | *[!0-9]*) printf null ;; *) printf '%s' "$1" ;; esac; }
 
-core_ids() { for _d in /sys/devices/system/cpu/cpu[0-9]*; do [ -d "$_d" ] && printf '%s\n' "${_d##*/cpu}"; done | sort -n; }
+# the cores that this process may use: neither offline ones nor those that a container or a batch system keeps back
+core_ids() {
+  _ranges=$(sed -n 's/^Cpus_allowed_list:[^0-9]*//p' /proc/self/status 2>/dev/null | tr ',' ' ')
+  for _r in ${_ranges:-0}; do
+    _id=${_r%-*}
+    while [ "$_id" -le "${_r#*-}" ]; do
+      printf '%s\n' "$_id"
+      _id=$((_id + 1))
+    done
+  done
+}
 
-# the hexadecimal mask of a comma-separated list of cores, as every taskset takes it
+# the hexadecimal mask of a comma-separated list of cores, as every taskset takes it; digit by digit, since a shell's
+# numbers may have 32 bits only
 mask_of() {
-  _m=0
-  for _c in $(printf '%s' "$1" | tr ',' ' '); do _m=$((_m | (1 << _c))); done
-  printf '%x' "$_m"
+  _cores=$(printf '%s' "$1" | tr ',' ' ')
+  _digit=0
+  for _c in $_cores; do [ $((_c / 4)) -gt "$_digit" ] && _digit=$((_c / 4)); done
+  _mask=
+  while [ "$_digit" -ge 0 ]; do
+    _bits=0
+    for _c in $_cores; do [ $((_c / 4)) -eq "$_digit" ] && _bits=$((_bits | (1 << (_c % 4)))); done
+    _mask=$_mask$(printf '%x' "$_bits")
+    _digit=$((_digit - 1))
+  done
+  printf '%s' "$_mask"
 }
 
 # --- what a device can read of itself ---------------------------------------------------------------------------------
@@ -75,12 +94,9 @@ throttle_count() {
   printf '%s' "$_sum"
 }
 
-uptime_s() { _u=$(first_line /proc/uptime); printf '%s' "${_u%% *}"; }
+uptime_s() { _u=$(first_line /proc/uptime); _u=${_u%% *}; printf '%s' "${_u:-0}"; }
 
-memory_bytes() {
-  _kb=$(sed -n 's/^MemTotal:[^0-9]*\([0-9]*\) kB.*/\1/p' /proc/meminfo 2>/dev/null)
-  case "$_kb" in '' | *[!0-9]*) printf null ;; *) printf '%s' $((_kb * 1024)) ;; esac
-}
+memory_kib() { json_number "$(sed -n 's/^MemTotal:[^0-9]*\([0-9]*\) kB.*/\1/p' /proc/meminfo 2>/dev/null)"; }
 
 processor_name() {
   _p=$(sed -n 's/^model name[^:]*: *//p; s/^Hardware[^:]*: *//p' /proc/cpuinfo 2>/dev/null | sed -n 1p)
@@ -112,8 +128,8 @@ facts() {
   printf '{"event":"facts","machine":%s,"kernel":%s,"os":%s,"processor":%s,"board":%s,' \
     "$(json_string "$(uname -m)")" "$(json_string "$(uname -sr)")" "$(json_string "$(os_name)")" \
     "$(json_string "$(processor_name)")" "$(json_string "$(board_name)")"
-  printf '"memory_bytes":%s,"temp_c":%s,"load":%s,"pinning":%s,"cores":%s}\n' \
-    "$(memory_bytes)" "$(temp_json)" "$(json_string "$(first_line /proc/loadavg)")" \
+  printf '"memory_kib":%s,"temp_c":%s,"load":%s,"pinning":%s,"cores":%s}\n' \
+    "$(memory_kib)" "$(temp_json)" "$(json_string "$(first_line /proc/loadavg)")" \
     "$(command -v taskset >/dev/null 2>&1 && printf true || printf false)" "$(cores_json)"
 }
 
@@ -130,18 +146,23 @@ leave_cores() {
   return 0
 }
 
-# one reading a second; a device with nothing to read costs nothing
+# whether there is anything to read; a device with nothing costs nothing
+has_sensors() { [ -n "$throttled_before" ] || [ -n "$(read_temp)" ] || [ "$(clocks_json)" != null ]; }
+
+reading() {
+  _throttled=null
+  if [ -n "$throttled_before" ]; then
+    if [ "$(throttle_count)" -gt "$throttled_before" ]; then _throttled=true; else _throttled=false; fi
+  fi
+  printf '{"event":"reading","uptime_s":%s,"temp_c":%s,"clock_hz":%s,"throttled":%s}\n' \
+    "$(uptime_s)" "$(temp_json)" "$(clocks_json)" "$_throttled"
+}
+
+# a reading a second
 sample() {
-  _before=$(throttle_count)
-  [ -n "$(read_temp)" ] || [ "$(clocks_json)" != null ] || [ -n "$_before" ] || return 0
   leave_cores "$1"
   while :; do
-    _throttled=null
-    if [ -n "$_before" ]; then
-      if [ "$(throttle_count)" -gt "$_before" ]; then _throttled=true; else _throttled=false; fi
-    fi
-    printf '{"event":"reading","uptime_s":%s,"temp_c":%s,"clock_hz":%s,"throttled":%s}\n' \
-      "$(uptime_s)" "$(temp_json)" "$(clocks_json)" "$_throttled"
+    reading
     sleep 1 >/dev/null
   done
 }
@@ -161,6 +182,7 @@ run() {
   folder=$(mktemp -d "${TMPDIR:-.}/edgeprune.XXXXXX") || exit 125
   trap 'rm -rf "$folder"' EXIT
   mkfifo "$folder/requests" || exit 125
+  throttled_before=$(throttle_count)
   exec 3<&0
   if [ "$cores" != - ] && command -v taskset >/dev/null 2>&1; then
     (exec taskset "$(mask_of "$cores")" "$@" <"$folder/requests" 3<&-) &
@@ -171,19 +193,26 @@ run() {
   fi
   worker=$!
   exec 4>"$folder/requests"
-  rm -rf "$folder"
-  printf '{"event":"started","pid":%s,"cores":%s}\n' "$worker" "$pinned"
-  (exec 4>&-; sample "$cores") 3<&- &
-  sampler=$!
+  # the relay comes first: from here on the worker ends with stdin, whatever happens to this shell
   relay "$worker" >/dev/null 2>&1 &
   relay=$!
   exec 4>&- 3<&-
+  rm -rf "$folder"
+  printf '{"event":"started","pid":%s,"cores":%s}\n' "$worker" "$pinned"
+  sampler=
+  if has_sensors; then
+    sample "$cores" &
+    sampler=$!
+  fi
   trap 'kill -TERM "$worker" 2>/dev/null' HUP INT TERM
   wait "$worker"
   status=$?
   while kill -0 "$worker" 2>/dev/null; do wait "$worker"; status=$?; done
-  kill -KILL "$sampler" "$relay" 2>/dev/null
-  wait "$sampler" "$relay" 2>/dev/null
+  # shellcheck disable=SC2086 # no sampler is no word
+  kill -KILL $sampler "$relay" 2>/dev/null
+  # shellcheck disable=SC2086
+  wait $sampler "$relay" 2>/dev/null
+  [ -n "$sampler" ] && reading
   printf '{"event":"exit","status":%s}\n' "$status"
 }
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 PARITY_TOLERANCE = 1e-4
 MEMORY_CALLS = 20
 _FIRST_CALLS = 10
-_LATER_SAMPLES = 10
+_LATER_SAMPLES = 5
+_WARMUP_SAMPLE_SECONDS = 0.01
 _LEAD_SECONDS = 0.005
 
 
@@ -73,9 +74,16 @@ def launch_latency(
     started_at = now()
     with Worker.start(transport, deployed.runtime, cores) as worker:
         parity = _load_and_compare(worker, deployed)
-        group, warmup, steady = _warm_up(worker, plan)
-        lead = max(1, round(_LEAD_SECONDS * 1e9 * group / max(warmup[-1], 1)))
-        taken = worker.time(group=group, samples=plan.samples, seconds=plan.seconds, lead=lead)
+        warm = _warm_up(worker, plan)
+        group = group_size(warm.call_ns, plan)
+        taken = worker.time(
+            group=group,
+            samples=plan.samples,
+            seconds=plan.seconds,
+            lead=max(1, round(_LEAD_SECONDS * 1e9 / warm.call_ns)),
+            expected_seconds=plan.samples * group * warm.call_ns / 1e9,
+        )
+        worker.stop()  # the agent's last reading comes as it ends
         return Launch(
             session_id=session_id,
             cell_id=step.cell_id,
@@ -85,9 +93,11 @@ def launch_latency(
             order=step.order,
             started_at=started_at,
             cores=worker.cores,
+            first_calls_ns=warm.first_calls_ns,
+            warmup_group=warm.group,
+            warmup_ns=warm.samples_ns,
             group=group,
-            warmup_ns=warmup,
-            steady=steady,
+            steady=warm.steady,
             samples_ns=taken.samples_ns,
             parity_rel=parity,
             peak_rss_bytes=None,
@@ -107,6 +117,8 @@ def launch_memory(
     started_at = now()
     with Worker.start(transport, deployed.runtime, cores) as worker:
         parity = _load_and_compare(worker, deployed)
+        peak = worker.peak_rss_bytes(MEMORY_CALLS)
+        worker.stop()
         return Launch(
             session_id=session_id,
             cell_id=cell_id,
@@ -121,7 +133,7 @@ def launch_memory(
             steady=None,
             samples_ns=[],
             parity_rel=parity,
-            peak_rss_bytes=worker.peak_rss_bytes(MEMORY_CALLS),
+            peak_rss_bytes=peak,
             readings=_readings(worker),
         )
 
@@ -144,23 +156,38 @@ def _load_and_compare(worker: Worker, deployed: Deployed) -> float:
     return difference
 
 
-def _warm_up(worker: Worker, plan: MeasurePlan) -> tuple[int, list[int], bool]:
-    """Run until steady or given up; returns the calls a sample, the samples so far, and whether it was steady."""
+@dataclass(frozen=True)
+class _WarmUp:
+    first_calls_ns: list[int]
+    group: int
+    samples_ns: list[int]
+    steady: bool
+
+    @property
+    def call_ns(self) -> float:
+        """What a warm call takes."""
+        return max(1.0, median(self.samples_ns[-_LATER_SAMPLES:]) / self.group)
+
+
+def _warm_up(worker: Worker, plan: MeasurePlan) -> _WarmUp:
+    """Run until the last samples are steady, or give up; every sample on the way is kept.
+
+    Warm-up samples are groups of 10 ms whatever the plan, so that its minimum of 0.5 s is about 50 of them and its
+    maximum of 300 about 3 s, for short calls and for those just above 1 ms alike.
+    """
     began = time.monotonic()
     first = worker.time(group=1, samples=_FIRST_CALLS, seconds=0.0).samples_ns
-    group = group_size(median(first[len(first) // 2 :]), plan)
-    warmup: list[int] = []
-    calls = len(first)
+    call_ns = max(1.0, median(first[len(first) // 2 :]))
+    group = max(1, round(_WARMUP_SAMPLE_SECONDS * 1e9 / call_ns))
+    samples: list[int] = []
     wanted, seconds = plan.warmup_window, plan.warmup_seconds
     while True:
-        batch = worker.time(group=group, samples=wanted, seconds=seconds).samples_ns
-        elapsed = time.monotonic() - began
-        for sample in batch:
-            warmup.append(sample)
-            calls += group
-            decision = warmup_decision(calls, elapsed, warmup, plan)
-            if decision != "continue":
-                return group, warmup, decision == "steady"
+        expected = call_ns * group * wanted / 1e9
+        samples += worker.time(group=group, samples=wanted, seconds=seconds, expected_seconds=expected).samples_ns
+        calls = len(first) + group * len(samples)
+        decision = warmup_decision(calls, time.monotonic() - began, samples, plan)
+        if decision != "continue":
+            return _WarmUp(first, group, samples, decision == "steady")
         wanted, seconds = _LATER_SAMPLES, 0.0
 
 

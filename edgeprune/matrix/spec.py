@@ -43,9 +43,10 @@ class ModelSpec(_Strict):
     @property
     def label(self) -> str:
         """The name in tables: options are part of it, since they make another network."""
-        if not self.options:
-            return self.name
-        return self.name + "(" + ",".join(f"{key}={self.options[key]}" for key in sorted(self.options)) + ")"
+        parts = [f"{key}={self.options[key]}" for key in sorted(self.options)]
+        if self.input_shape is not None:
+            parts.append("x".join(map(str, self.input_shape)))
+        return f"{self.name}({','.join(parts)})" if parts else self.name
 
     @property
     def is_users_own(self) -> bool:
@@ -145,6 +146,7 @@ def load(path: Path) -> MatrixSpec:
     except ValidationError as error:
         raise _explain(error, lines) from None
     _check_names(spec, lines)
+    _check_lists(spec, lines)
     return spec
 
 
@@ -211,7 +213,8 @@ def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Nod
 
 def _explain(error: ValidationError, lines: _Lines) -> MatrixError:
     """The first mistake, told in the words of the matrix."""
-    first = error.errors()[0]
+    # a misspelt key is told before the key that is missing because of it
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where: Path_ = tuple(first["loc"])
     place = lines.place(where)
     value = first.get("input")
@@ -226,6 +229,27 @@ def _explain(error: ValidationError, lines: _Lines) -> MatrixError:
     if where and "ratio" in where:
         return MatrixError(f"{place}: {value!r} is no pruning ratio", hint="allowed: 0 <= ratio < 1, such as 0.5")
     return MatrixError(f"{place}: {value!r}: {first['msg'][0].lower()}{first['msg'][1:]}")
+
+
+def _check_lists(spec: MatrixSpec, lines: _Lines) -> None:
+    """A name that stands twice would be measured twice; a matrix without cells would measure nothing."""
+    lists = {
+        "models": [model.label for model in spec.models],
+        "variants": spec.variants,
+        "runtimes": spec.runtimes,
+        "devices": spec.devices,
+        "threads": spec.threads,
+        "batch": spec.batch,
+    }
+    for key, values in lists.items():
+        for number, value in enumerate(values):
+            if value in values[:number]:
+                raise MatrixError(f"{lines.place((key, number))}: {value!r} is there twice")
+    if not spec.prune and "dense" not in spec.variants:
+        raise MatrixError(
+            f"{lines.place(('variants',))}: nothing to measure: masked and shrunk networks need `prune`",
+            hint="add a recipe such as prune: [{method: l1, ratio: 0.5}], or the variant dense",
+        )
 
 
 def _model_at(where: Path_) -> type[BaseModel]:
@@ -254,6 +278,8 @@ def _check_names(spec: MatrixSpec, lines: _Lines) -> None:
     for number, model in enumerate(spec.models):
         if not model.is_users_own:
             known("model", model.name, models.names(), ("models", number))
+            for option in model.options:
+                known("option", option, sorted(models.entry(model.name).options), ("models", number, "options", option))
     for number, recipe in enumerate(spec.prune):
         for place, method in enumerate(recipe.method):
             known("method", method, pruning.methods(), ("prune", number, "method", place))

@@ -238,7 +238,7 @@ def _artifact(cache: Cache, task: Task, progress: Progress) -> Path:
     ingredients = {
         "network": json.loads((network / NETWORK_FILE).read_text())["made_from"],
         "runtime": task.runtime,
-        "target": asdict(compiling.target(task.target)),
+        "target": compiling.target(task.target).ingredients(),
         "threads": task.threads,
         "code": fingerprint("compiling"),
         "versions": versions(*compiling.distributions(task.runtime)),
@@ -358,8 +358,8 @@ def _epochs(progress: Progress) -> Callable[[Any], None]:
     """Training's progress in the words of the matrix."""
 
     def told(step: Any) -> None:
-        done = (step.epoch + step.batch / step.batches) / max(step.epochs, 1)
+        done = (step.epoch - 1 + step.batch / step.batches) / step.epochs
         accuracy = "" if step.validation_accuracy is None else f", {100 * step.validation_accuracy:.1f} % right"
-        progress(f"epoch {step.epoch + 1}/{step.epochs}{accuracy}", min(done, 1.0))
+        progress(f"epoch {step.epoch}/{step.epochs}{accuracy}", done)
 
     return told

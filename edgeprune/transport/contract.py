@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from edgeprune.errors import RemoteError, TransportError
+from edgeprune.storage import storage_error
 
 AGENT_STOP_SECONDS = 2.0
 _STDERR_TAIL = 2000
@@ -27,6 +28,8 @@ class Transport(Protocol):
     """The way to one device. Remote paths are strings that only the transport interprets."""
 
     name: str
+    is_this_machine: bool
+    """Whether preparing here would disturb a measurement there."""
 
     def facts(self) -> dict[str, Any]:
         """What the device says of itself (`agent.sh facts`).
@@ -144,9 +147,19 @@ class Channel:
             self._process.kill()
             self._process.wait()
         self._pump.join(timeout=1.0)
+        self._take_last_readings()
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._stderr.close()
+
+    def _take_last_readings(self) -> None:
+        """What the agent read while the program ended; answers that nobody asked for are passed over."""
+        while not self._lines.empty():
+            line = self._lines.get()
+            with contextlib.suppress(RemoteError):
+                answer = self._parse(line) if line else {}
+                if answer.get("event") == "reading":
+                    self.readings.append(answer)
 
     def _read_lines(self) -> None:
         stdout = self._process.stdout
@@ -176,13 +189,25 @@ class Channel:
         return self._stderr.read().decode(errors="replace").strip() or None
 
 
+def parse_facts(line: bytes) -> dict[str, Any]:
+    """What `agent.sh facts` printed, with its memory in bytes; ValueError where that is no facts line."""
+    facts = json.loads(line)
+    if not isinstance(facts, dict) or facts.pop("event", None) != "facts":
+        raise ValueError(f"not facts: {line[:200]!r}")
+    kib = facts.pop("memory_kib")  # a shell's numbers may be too small for bytes
+    return facts | {"memory_bytes": None if kib is None else 1024 * kib}
+
+
 def open_channel(arguments: Sequence[str], device: str, folder: Path | None = None) -> Channel:
     """Start the local end of a channel in a session of its own, so that Ctrl-C reaches only this program.
 
     Raises:
         TransportError: it cannot be started.
     """
-    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - the channel closes it
+    try:
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - the channel closes it
+    except OSError as error:
+        raise storage_error(error, Path(tempfile.gettempdir())) from error
     try:
         process = subprocess.Popen(
             list(arguments),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,8 @@ from typing import Any
 
 from edgeprune.errors import TransportError
 from edgeprune.resources import cache_folder, devices_folder
-from edgeprune.transport.contract import Channel, open_channel
+from edgeprune.storage import storage_error
+from edgeprune.transport.contract import Channel, open_channel, parse_facts
 
 _FACTS_SECONDS = 30.0
 _POLL_SECONDS = 0.5
@@ -26,6 +26,7 @@ class LocalTransport:
     """This machine. Pushed files lie in a private folder of the cache and are removed by `close`."""
 
     name = "local"
+    is_this_machine = True
 
     def __init__(self) -> None:
         self._folder = cache_folder() / "device-local"
@@ -37,14 +38,12 @@ class LocalTransport:
             done = subprocess.run(
                 ["sh", str(self._agent), "facts"], capture_output=True, timeout=_FACTS_SECONDS, check=True
             )
-            answer: dict[str, Any] = json.loads(done.stdout)
+            return parse_facts(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise TransportError(f"{self.name}: the agent does not answer: {error}") from error
-        return answer
 
     def acquire(self, wait_seconds: float = 0.0) -> bool:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = self._open_lock()
         deadline = time.monotonic() + wait_seconds
         while True:
             try:
@@ -58,6 +57,19 @@ class LocalTransport:
                 self._lock = lock
                 self._remove_pushed()
                 return True
+
+    def _open_lock(self) -> int:
+        """Open the lock file in the private folder; what runs from there must be ours alone."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._folder.stat().st_uid != os.getuid():
+                raise TransportError(
+                    f"{self._folder} belongs to another user", hint="set EDGEPRUNE_CACHE to a folder of your own"
+                )
+            self._folder.chmod(0o700)
+            return os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise storage_error(error, self._folder) from error
 
     def push(self, sources: Sequence[Path]) -> list[str]:
         digests = [_sha256(source) for source in sources]

@@ -83,11 +83,17 @@ class Worker:
                 arrays.append(np.fromfile(local, dtype=entry["dtype"]).reshape(entry["shape"]))
         return arrays
 
-    def time(self, *, group: int, samples: int, seconds: float, lead: int = 0) -> TimedSamples:
-        """Time groups of `group` calls until `samples` groups and `seconds` are both reached, after `lead` calls."""
+    def time(
+        self, *, group: int, samples: int, seconds: float, lead: int = 0, expected_seconds: float = 0.0
+    ) -> TimedSamples:
+        """Time groups of `group` calls until `samples` groups and `seconds` are both reached, after `lead` calls.
+
+        The worker is silent until it is done; `expected_seconds` says how long that will take if it is more than
+        `seconds`.
+        """
         self._channel.send({"op": "time", "group": group, "samples": samples, "seconds": seconds, "lead": lead})
         taken: list[int] = []
-        patience = ANSWER_SECONDS + 4 * seconds
+        patience = ANSWER_SECONDS + 4 * max(seconds, expected_seconds)
         while True:
             answer = self._channel.receive(patience)
             if answer.get("ok") == "time":

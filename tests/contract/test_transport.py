@@ -25,7 +25,7 @@ from edgeprune.transport.contract import open_channel
 
 TRANSPORTS = ["local"]
 AGENT = devices_folder() / "agent" / "agent.sh"
-SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "mksh": ["mksh"]}
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -109,7 +109,7 @@ def test_unknown_devices_are_named() -> None:
 def test_facts_agree_with_psutil_and_python(transport: Transport) -> None:
     facts = transport.facts()
     assert facts["memory_bytes"] == psutil.virtual_memory().total
-    assert len(facts["cores"]) == psutil.cpu_count()
+    assert {core["core"] for core in facts["cores"]} == os.sched_getaffinity(0)
     assert facts["machine"] == os.uname().machine
     assert facts["kernel"] == f"{os.uname().sysname} {os.uname().release}"
 
@@ -122,7 +122,7 @@ def test_a_worker_loads_checks_times_and_reports_memory(transport: Transport, tm
     x.tofile(tmp_path / "x.bin")
     (model,) = transport.push([doubling_model(tmp_path / "m.onnx")])
     (vector,) = transport.push([tmp_path / "x.bin"])
-    cores = [psutil.cpu_count() - 1]
+    cores = [max(os.sched_getaffinity(0))]
     with Worker.start(transport, "onnxruntime", cores) as worker:
         worker.load(model, threads=1)
         worker.bind([(vector, x)])
@@ -205,6 +205,7 @@ def test_facts_are_one_json_line_in_every_shell(shell: list[str]) -> None:
     facts = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1
     assert facts["machine"] == os.uname().machine
+    assert facts["memory_kib"] * 1024 == psutil.virtual_memory().total
     assert done.stderr == ""
 
 
@@ -258,7 +259,8 @@ def test_a_killed_agent_takes_the_worker_with_it(shell: list[str], tmp_path: Pat
     assert agent.stdout is not None
     while b"up" not in agent.stdout.readline():
         pass
-    started = children_of(agent.pid)
+    while len(started := children_of(agent.pid)) < 2:  # the worker and its relay
+        time.sleep(0.01)
     agent.send_signal(signal.SIGKILL)
     agent.stdin.close()
     agent.wait()
@@ -275,3 +277,23 @@ def test_stop_ends_a_stubborn_program(tmp_path: Path) -> None:
     assert gone(children, 1.0)
     assert time.monotonic() - began < 5
     channel.stop()
+
+
+@pytest.mark.parametrize(
+    ("cores", "mask"), [("0", "1"), ("1,2", "6"), ("31", "80000000"), ("0,127", "8" + "0" * 30 + "1")]
+)
+def test_masks_are_right_beyond_the_shell_s_numbers(shell: list[str], tmp_path: Path, cores: str, mask: str) -> None:
+    (tmp_path / "taskset").write_text('#!/bin/sh\nprintf \'{"mask":"%s"}\\n\' "$1"\n')
+    (tmp_path / "taskset").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    agent = subprocess.Popen(
+        [*shell, str(AGENT), "run", cores, "true"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert agent.stdin is not None
+    assert agent.stdout is not None
+    lines = [json.loads(line) for line in agent.stdout.read().splitlines()]
+    agent.stdin.close()
+    agent.stdout.close()
+    agent.wait()
+    assert {"mask": mask} in lines

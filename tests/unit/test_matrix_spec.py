@@ -38,7 +38,7 @@ def test_the_quickstart_matrix_is_the_design_s(tmp_path: Path) -> None:
     ("change", "line", "words"),
     [
         (("lenet5", "resnet21"), 3, ["unknown model 'resnet21'", "did you mean resnet20?", "lenet5"]),
-        (("[l1, l2]", "[l3]"), 5, ["unknown method 'l3'", "did you mean l2?"]),
+        (("[l1, l2]", "[l3]"), 5, ["unknown method 'l3'", "did you mean l1?"]),
         (("[onnxruntime]", "[onnx]"), 6, ["unknown runtime 'onnx'", "did you mean onnxruntime?"]),
         (("data: digits", "data: digit"), 2, ["unknown dataset 'digit'", "did you mean digits?"]),
         (("runtimes:", "runtime:"), 6, ["unknown key 'runtime'", "did you mean runtimes?"]),
@@ -55,6 +55,9 @@ def test_the_quickstart_matrix_is_the_design_s(tmp_path: Path) -> None:
         (("name: small", "name: ../up"), 1, ["name", "../up"]),
         (("[lenet5]", "[lenet5"), 4, ["not valid YAML"]),
         (("data: digits\n", ""), 1, ["data", "this key is needed"]),
+        (("[lenet5]", "[lenet5, lenet5]"), 3, ["'lenet5' is there twice"]),
+        (("[lenet5]", "[{name: resnet20, options: {shortcutt: pad}}]"), 3, ["'shortcutt'", "did you mean shortcut?"]),
+        (("measure: quick", "threads: [1, 1]"), 7, ["1 is there twice"]),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, change: tuple[str, str], line: int, words: list[str]) -> None:
@@ -78,6 +81,12 @@ def test_what_is_no_matrix_at_all_is_refused(tmp_path: Path) -> None:
         load(tmp_path, "- a\n- b\n")
     with pytest.raises(MatrixError, match="cannot be read"):
         spec.load(tmp_path)
+
+
+def test_a_matrix_without_cells_is_refused(tmp_path: Path) -> None:
+    text = "name: none\ndata: digits\nmodels: lenet5\nruntimes: torch\nvariants: [masked]\n"
+    with pytest.raises(MatrixError, match=r"m.yaml:5: variants: nothing to measure"):
+        load(tmp_path, text)
 
 
 def test_yaml_that_would_make_objects_is_refused(tmp_path: Path) -> None:
