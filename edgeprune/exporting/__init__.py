@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.exporting.parity import check_parity, parity
+from edgeprune.exporting.parity import PARITY_TOLERANCE, check_parity, parity
 
 if TYPE_CHECKING:
     from edgeprune.exporting.onnx_file import export_onnx
 
-__all__ = ["check_parity", "export_onnx", "parity"]
+__all__ = ["PARITY_TOLERANCE", "check_parity", "export_onnx", "parity"]
 
 
 def __getattr__(name: str) -> Any:

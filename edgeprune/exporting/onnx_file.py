@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ExportError
-from edgeprune.exporting.parity import in_evaluation_mode
+from edgeprune.evaluation import in_evaluation_mode
 from edgeprune.storage import write_whole
 
 # the newest that torch's exporter, ONNX Runtime 1.22 and TVM 0.27 share

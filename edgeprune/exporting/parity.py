@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import ExportError, ParityError
+from edgeprune.evaluation import in_evaluation_mode
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+PARITY_TOLERANCE = 1e-4
+"""Largest `parity` at which two float32 forms of one network count as equal (DESIGN.md, Measuring, rule 9)."""
 
 
 def parity(reference: npt.ArrayLike, other: npt.ArrayLike) -> float:
@@ -53,7 +56,7 @@ def check_parity(
     model: nn.Module,
     onnx_path: Path,
     inputs: torch.Tensor | tuple[torch.Tensor, ...],
-    tolerance: float = 1e-4,
+    tolerance: float = PARITY_TOLERANCE,
 ) -> float:
     """Run a model and its ONNX file on the same inputs and return their parity, if it is within the tolerance.
 
@@ -89,18 +92,6 @@ def _run_model(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[npt.N
         result = model(*inputs)
     outputs = result if isinstance(result, list | tuple) else [result]
     return [one.detach().cpu().numpy() for one in outputs]
-
-
-@contextlib.contextmanager
-def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, then each in its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _run_onnx(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:

@@ -11,8 +11,6 @@ import importlib
 import inspect
 import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, cast
 
 from edgeprune.errors import ModelError, nearest_hint
+from edgeprune.user_code import users_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,21 +110,8 @@ def _definition(factory: Any) -> str:
 def _describe(error: BaseException, otherwise: str = "") -> str:
     """The exception's name and text, with the innermost line of the user's own code that led to it."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{text} [{error.filename}:{error.lineno}]"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_users(frame.filename):
-            return f"{text} [{frame.filename}:{frame.lineno}]"
-    return text + otherwise
-
-
-def _is_users(filename: str) -> bool:
-    if filename.startswith("<"):
-        return False
-    path = Path(filename).resolve()
-    foreign = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")]
-    foreign.append(Path(__file__).resolve().parents[1])
-    return not any(path.is_relative_to(root.resolve()) for root in foreign)
+    line = users_line(error)
+    return text + (f" [{line}]" if line else otherwise)
 
 
 @contextmanager

@@ -6,17 +6,15 @@ channels reach the output as they are, cannot: an output would be lost.
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from torch import fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from edgeprune.errors import ModelError, TraceError
+from edgeprune.errors import ModelError
+from edgeprune.user_code import untraceable
 
 MIXING_FUNCTIONS = (
     functional.linear,
@@ -71,20 +69,7 @@ def trace(model: nn.Module) -> fx.Graph:
     try:
         return fx.Tracer().trace(model)
     except Exception as error:  # anything may come from the model's own forward, run on symbols
-        raise TraceError(
-            f"torch.fx cannot follow {type(model).__name__}.forward: {type(error).__name__}: {error}{_place(error)}",
-            hint="no control flow on tensor values in forward: decide by attributes of the module instead",
-        ) from error
-
-
-def _place(error: Exception) -> str:
-    """The innermost line that does not belong to torch."""
-    torch_root = Path(torch.__file__).resolve().parent
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if not frame.filename.startswith("<") and torch_root not in path.parents and path != Path(__file__):
-            return f" [{frame.filename}:{frame.lineno}]"
-    return ""
+        raise untraceable(model, error) from error
 
 
 def _is_prunable(module: nn.Module) -> bool:

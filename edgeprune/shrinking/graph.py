@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import operator
-import os
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,17 +20,15 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
 
-from edgeprune.errors import ModelError, TraceError, WeightsError
+from edgeprune.errors import ModelError, WeightsError
 from edgeprune.shrinking.additions import Gather, IndexAdd
 from edgeprune.shrinking.channels import CHANNEL_AXIS
 from edgeprune.shrinking.operators import operator_for
 from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
+from edgeprune.user_code import untraceable
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.operators.base import Operator
-
-_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 
 _PURE_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     operator.iadd: operator.add,
@@ -142,7 +138,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
     The network shares the model's layers and changes none of them; in-place ones it replaces by pure twins.
 
     Raises:
-        TraceError: torch.fx can not follow forward; the message names the line.
+        TraceError: torch.fx cannot follow forward; the message names the line.
         ModelError: forward fails on the example inputs.
     """
     root = _symbolic_trace(model)
@@ -207,20 +203,7 @@ def _symbolic_trace(model: nn.Module) -> fx.GraphModule:
     try:
         return fx.GraphModule(model, tracer.trace(model))
     except Exception as error:
-        place = _users_line(error)
-        raise TraceError(
-            f"torch.fx can not trace {type(model).__name__}{f' at {place}' if place else ''}: {error}",
-            hint="forward must not decide by the values or sizes of tensors: replace `if`, `for`, len() and int() on "
-            "tensors by torch operations, or move them out of forward",
-        ) from error
-
-
-def _users_line(error: Exception) -> str | None:
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
-        if not frame.filename.startswith((_HERE, _TORCH, "<")):
-            return f"{frame.filename}:{frame.lineno} ({frame.line})"
-    return None
+        raise untraceable(model, error) from error
 
 
 def _make_pure(root: fx.GraphModule) -> None:

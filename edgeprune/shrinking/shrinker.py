@@ -52,7 +52,7 @@ def shrink(
 
     Raises:
         UnknownNameError: An option that does not exist.
-        TraceError: torch.fx can not follow forward.
+        TraceError: torch.fx cannot follow forward.
         ModelError: The model can not be copied, or does not take the example inputs.
         WeightsError: A weight is NaN or infinite.
         ShrinkError: The result would not equal the masked network.

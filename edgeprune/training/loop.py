@@ -20,6 +20,7 @@ from torch.utils.data import TensorDataset, default_collate
 
 from edgeprune.datasets import Dataset
 from edgeprune.errors import DatasetError, StageError
+from edgeprune.evaluation import in_evaluation_mode
 from edgeprune.pruning import Masks
 from edgeprune.training.schedule import FROM_SCRATCH, Schedule, learning_rate
 
@@ -140,22 +141,17 @@ def train(
 
 
 def accuracy(model: nn.Module, split: Split) -> float:
-    """Share of a split's images (0 to 1) whose highest score is their label's; the model's mode is kept."""
-    was_training = model.training
+    """Share of a split's images (0 to 1) whose highest score is their label's; each module's mode is kept."""
     device = _device(model)
     count = len(split)  # type: ignore[arg-type]
     if count == 0:
         raise DatasetError("accuracy of a split without images", hint="give a split with at least one image")
     right = 0
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for start in range(0, count, EVALUATION_BATCH):
-                images, labels = _batch(split, torch.arange(start, min(start + EVALUATION_BATCH, count)))
-                scores = model(images.to(device))
-                right += int((scores.argmax(1) == labels.to(device)).sum())
-    finally:
-        model.train(was_training)
+    with in_evaluation_mode(model), torch.inference_mode():
+        for start in range(0, count, EVALUATION_BATCH):
+            images, labels = _batch(split, torch.arange(start, min(start + EVALUATION_BATCH, count)))
+            scores = model(images.to(device))
+            right += int((scores.argmax(1) == labels.to(device)).sum())
     return right / count
 
 

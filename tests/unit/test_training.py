@@ -190,9 +190,13 @@ def test_any_split_and_accuracy_keeps_the_mode(digits: datasets.Dataset):
     with torch.no_grad():
         right = (model.eval()(images).argmax(1) == labels).float().mean().item()
     model.train()
+    frozen = next(model.children()).eval()
+    before = [module.training for module in model.modules()]
     assert accuracy(model, digits.test) == pytest.approx(right)
     assert accuracy(model, OneByOne(digits.test)) == pytest.approx(right)
+    assert [module.training for module in model.modules()] == before
     assert model.training
+    assert not frozen.training
 
 
 def test_diverging_training_says_so(digits: datasets.Dataset):

@@ -169,7 +169,7 @@ class Decides(nn.Module):
 
 
 def test_a_model_that_can_not_be_traced_is_told_its_line() -> None:
-    with pytest.raises(TraceError, match=r"test_shrinking_usable\.py:\d+ \(if x\.sum\(\) > 0:\)") as caught:
+    with pytest.raises(TraceError, match=r"Sequential\.forward at .*test_shrinking_usable\.py:\d+: ") as caught:
         shrink(nn.Sequential(Decides()), IMAGES)
     assert "if" in (caught.value.hint or "")
 

@@ -1,0 +1,48 @@
+"""Where in the user's own code an error arose. Start with `users_line`."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+from edgeprune.errors import TraceError
+
+
+def users_line(error: BaseException) -> str | None:
+    """The innermost line of the user's own code that led to an error, as "file:line", or None if no line did.
+
+    That is code outside edgeprune, Python's library and the installed packages; where there is none, as when the
+    network comes from a package, the innermost line of an installed package other than torch.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    edgeprune = Path(__file__).resolve().parent
+    stdlib, *packages = (Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "purelib", "platlib"))
+    own, installed = [], []
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename).resolve()
+        if frame.filename.startswith("<") or path.is_relative_to(edgeprune):
+            continue
+        if _is_in(path, packages):
+            if not _is_in(path, [folder / "torch" for folder in packages]):
+                installed.append(frame)
+        elif not path.is_relative_to(stdlib):
+            own.append(frame)
+    innermost = (own or installed)[-1:]
+    return f"{innermost[0].filename}:{innermost[0].lineno}" if innermost else None
+
+
+def untraceable(model: object, error: BaseException) -> TraceError:
+    """What to tell the user whose model's forward torch.fx cannot follow."""
+    line = users_line(error)
+    return TraceError(
+        f"torch.fx cannot follow {type(model).__name__}.forward{f' at {line}' if line else ''}: "
+        f"{type(error).__name__}: {error}",
+        hint="forward must not decide by the values or sizes of tensors: replace `if`, `for`, len() and int() on "
+        "tensors by torch operations, or decide by attributes of the module",
+    )
+
+
+def _is_in(path: Path, folders: list[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
