@@ -5,8 +5,8 @@ Importing this package loads neither torch nor tvm nor onnx; a runtime's compile
 
 from edgeprune.compiling.artifact import Artifact, load_artifact
 from edgeprune.compiling.compiler import compile_module, compile_onnx
-from edgeprune.compiling.runtimes import distributions, runtimes, takes_module
-from edgeprune.compiling.targets import Target, target, targets
+from edgeprune.compiling.processors import Target, target, targets
+from edgeprune.compiling.registry import distributions, runtimes, takes_module
 
 __all__ = [
     "Artifact",

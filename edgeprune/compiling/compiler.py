@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.compiling.artifact import Artifact, Built
-from edgeprune.compiling.runtimes import runtime as find_runtime
-from edgeprune.compiling.targets import target as find_target
+from edgeprune.compiling.processors import target as find_target
+from edgeprune.compiling.registry import runtime as find_runtime
 from edgeprune.errors import CompileError, StorageError, UserError
 
 

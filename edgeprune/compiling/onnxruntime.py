@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from edgeprune.compiling.artifact import Built
-from edgeprune.compiling.targets import Target
+from edgeprune.compiling.processors import Target
 from edgeprune.errors import CompileError
 
 

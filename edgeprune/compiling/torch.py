@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.compiling.artifact import Built
-from edgeprune.compiling.targets import Target
+from edgeprune.compiling.processors import Target
 from edgeprune.errors import CompileError
 
 if TYPE_CHECKING:

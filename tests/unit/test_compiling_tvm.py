@@ -13,7 +13,7 @@ import tvm
 from tvm import relax
 
 from edgeprune.compiling import Artifact, compile_onnx
-from edgeprune.compiling.targets import _TARGETS, target
+from edgeprune.compiling.processors import _TARGETS, target
 from tests.unit.onnx_nets import Net, reference
 
 TOLERANCE = 2e-6
@@ -161,6 +161,34 @@ def resized(net: Net) -> str:
     return net.conv(x, 3, 8, 3)
 
 
+def mean_of_everything(net: Net) -> str:
+    return net.add("ReduceMean", net.conv("x", 1, 5, 3))
+
+
+def mean_of_everything_without_axes(net: Net) -> str:
+    return net.add("ReduceMean", net.conv("x", 1, 5, 3), net.constant(np.array([], np.int64)), keepdims=0)
+
+
+def mean_of_nothing(net: Net) -> str:
+    x = net.add("ReduceMean", net.conv("x", 1, 5, 3), net.constant(np.array([], np.int64)), noop_with_empty_axes=1)
+    return net.conv(x, 5, 3, 3)
+
+
+def slice_of_the_first_axes(net: Net) -> str:
+    parts = [net.constant(np.array(part)) for part in ([0, 1, 2, 3], [9, 4, 9999, -1])]
+    return net.add("Slice", net.conv("x", 1, 5, 3), *parts)
+
+
+def slice_of_the_first_axes_in_steps(net: Net) -> str:
+    starts, ends, steps = (net.constant(np.array(part)) for part in ([0, 1], [9, 9], [2, 3]))
+    return net.add("Slice", net.conv("x", 1, 5, 3), starts, ends, "", steps)
+
+
+def slice_without_steps(net: Net) -> str:
+    starts, ends, axes = (net.constant(np.array(part)) for part in ([2, 3], [9999, -1], [3, -2]))
+    return net.conv(net.add("Slice", net.conv("x", 1, 5, 3), starts, ends, axes), 5, 3, 3)
+
+
 def constants_first(net: Net) -> str:
     x = net.add("Sub", net.weight(7, 1, 1), net.conv("x", 1, 7, 3))
     return net.add("Add", net.add("Identity", x), net.add("Mul", net.weight(1), net.weight(7, 1, 1)))
@@ -180,6 +208,12 @@ def constants_first(net: Net) -> str:
         squeeze_excite,
         hard_activations,
         resized,
+        mean_of_everything,
+        mean_of_everything_without_axes,
+        mean_of_nothing,
+        slice_of_the_first_axes,
+        slice_of_the_first_axes_in_steps,
+        slice_without_steps,
         constants_first,
     ],
     ids=lambda make: make.__name__,

@@ -13,7 +13,7 @@ import tvm
 from tvm import relax
 
 from edgeprune.compiling.artifact import Built
-from edgeprune.compiling.targets import Target
+from edgeprune.compiling.processors import Target
 from edgeprune.compiling.tvm.graph import read_graph
 from edgeprune.compiling.tvm.lower import lower
 from edgeprune.compiling.tvm.ops import RULES

@@ -164,19 +164,15 @@ def _reshape(lowering: Lowering, node: Node) -> Value | None:
 
 def _slice(lowering: Lowering, node: Node) -> Value | None:
     """Rows and columns at a stride."""
-    given = [lowering.constant(name) for name in node.inputs[1:] if name]
-    if len(node.inputs) < 4 or any(part is None for part in given) or not lowering.can_store(node.inputs[0]):
+    if not lowering.can_store(node.inputs[0]):
         return None
     image = lowering.stored(node.inputs[0])
-    starts, ends, axes, *steps = (part.tolist() for part in given if part is not None)
-    cuts = {
-        axis % image.rank: cut for axis, *cut in zip(axes, starts, ends, *(steps or [[1] * len(axes)]), strict=True)
-    }
-    if image.rank != 4 or not set(cuts) <= {2, 3} or any(step < 1 for _, _, step in cuts.values()):
+    cuts = _cuts(lowering, node, image.rank)
+    if image.rank != 4 or not cuts or not set(cuts) <= {2, 3} or any(step < 1 for _, _, step in cuts.values()):
         return None
     n, height, width, stored = image.shape
     (top, rows, down), (left, cols, across) = (
-        _positions(cuts.get(axis, [0, size, 1]), size) for axis, size in ((2, height), (3, width))
+        _positions(cuts.get(axis, (0, size, 1)), size) for axis, size in ((2, height), (3, width))
     )
 
     def compute(x: te.Tensor) -> te.Tensor:
@@ -186,7 +182,23 @@ def _slice(lowering: Lowering, node: Node) -> Value | None:
     return Stored(lowering.emit(compute, image.value, hint="slice", pattern=BROADCAST), image.channels, 4)
 
 
-def _positions(cut: list[int], size: int) -> tuple[int, int, int]:
+def _cuts(lowering: Lowering, node: Node, rank: int) -> dict[int, tuple[int, int, int]] | None:
+    """Start, end and step of a Slice by axis, None if one of its inputs is not constant.
+
+    Axes and steps may be left out: then they are the first axes, and 1.
+    """
+    named = dict(zip(("starts", "ends", "axes", "steps"), node.inputs[1:], strict=False))
+    found = {part: lowering.constant(name) for part, name in named.items() if name}
+    given = {part: values.tolist() for part, values in found.items() if values is not None}
+    if len(given) < len(found) or "starts" not in given:
+        return None
+    count = len(given["starts"])
+    axes, steps = given.get("axes", range(count)), given.get("steps", [1] * count)
+    cuts = zip(given["starts"], given["ends"], steps, strict=True)
+    return {axis % rank: cut for axis, cut in zip(axes, cuts, strict=True)}
+
+
+def _positions(cut: tuple[int, int, int], size: int) -> tuple[int, int, int]:
     """First position, number of positions and step of a slice."""
     taken = range(size)[slice(*cut)]
     return taken.start, len(taken), taken.step

@@ -71,12 +71,8 @@ def spatial_mean(lowering: Lowering, node: Node) -> Value | None:
     """Rule of GlobalAveragePool, and of ReduceMean over rows and columns."""
     if not lowering.can_store(node.inputs[0]):
         return None
-    axes = node.attrs.get("axes", [2, 3])
-    if len(node.inputs) > 1 and node.inputs[1]:
-        given = lowering.constant(node.inputs[1])
-        axes = given.tolist() if given is not None else []
     image = lowering.stored(node.inputs[0])
-    if image.rank != 4 or sorted(axis % 4 for axis in axes) != [2, 3] or (node.op == "ReduceMean" and not axes):
+    if image.rank != 4 or (node.op == "ReduceMean" and sorted(axis % 4 for axis in _axes(lowering, node)) != [2, 3]):
         return None
     n, height, width, stored = image.shape
     keep = node.op == "GlobalAveragePool" or bool(node.attrs.get("keepdims", 1))
@@ -88,3 +84,9 @@ def spatial_mean(lowering: Lowering, node: Node) -> Value | None:
 
     total = Stored(lowering.emit(compute, image.value, hint="mean", pattern=FUSABLE), image.channels, 4 if keep else 2)
     return with_constant(lowering, relax.op.multiply, total, np.full(1, 1 / (height * width), np.float32))
+
+
+def _axes(lowering: Lowering, node: Node) -> list[int]:
+    """The axes that a ReduceMean names: an attribute before opset 18, then an input; none if it names none."""
+    given = lowering.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    return list(node.attrs.get("axes", [])) if given is None else [int(axis) for axis in given]
