@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,7 @@ LOCK_NAME = "run.lock"
 _HEAD = b'{"sum":"'
 _MIDDLE = b'","record":'
 _SUM_DIGITS = 16
+_LOCK_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def read(path: Path) -> JournalContents:
         except JournalError as error:
             last = number == len(lines)
             what = "is torn (a run was stopped while writing it)" if last else f"left out: {error.message}"
-            problems.append(f"{path.name} line {number} {what}; what it held is measured again by the same run")
+            problems.append(f"{path.name} line {number} {what}; the same `edgeprune run` measures what is missing")
     return JournalContents(tuple(records), tuple(problems))
 
 
@@ -176,7 +178,7 @@ def _take_lock(folder: Path) -> int:
     """Lock `run.lock` and write into it who holds it; the kernel lets go when the process ends, however it ends."""
     lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_patiently(lock)
     except BlockingIOError:
         holder = os.read(lock, 200).decode(errors="replace").strip() or "unknown"
         os.close(lock)
@@ -187,6 +189,19 @@ def _take_lock(folder: Path) -> int:
     os.ftruncate(lock, 0)
     os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return lock
+
+
+def _lock_patiently(lock: int) -> None:
+    """Take the lock; `is_locked` may hold it for an instant, another run holds it for long."""
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt == _LOCK_ATTEMPTS - 1:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _set_torn_tail_aside(folder: Path) -> None:

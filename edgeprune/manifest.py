@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ class Manifest(BaseModel):
     """What a run was asked to do, on what; fields that a later version adds are passed over.
 
     `matrix` and `plan` are dumps of the matrix and of the measuring plan, `seed` decided the order of launches, `cells`
-    are dumps of `CellKey` with their `cell_id`.
+    are dumps of `CellKey` with their `cell_id`, `code` is a hash of the sources that make and measure them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -32,6 +33,7 @@ class Manifest(BaseModel):
     matrix: dict[str, Any]
     plan: dict[str, Any]
     versions: dict[str, Any] = {}
+    code: str = ""
     devices: dict[str, dict[str, Any]] = {}
     git: dict[str, Any] | None = None
     cells: list[dict[str, Any]] = []
@@ -42,6 +44,15 @@ class Manifest(BaseModel):
             CellKey.model_validate({name: value for name, value in cell.items() if name != "cell_id"})
             for cell in self.cells
         ]
+
+
+_MACHINE = ("machine", "processor", "board", "memory_bytes")
+
+
+def other_machine(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """In what two devices of one name are different machines, by their facts; "" if they may be the same."""
+    differing = [fact for fact in _MACHINE if before.get(fact) != after.get(fact)]
+    return ", ".join(f"{fact} {before.get(fact)} / {after.get(fact)}" for fact in differing)
 
 
 def read(folder: Path) -> Manifest:

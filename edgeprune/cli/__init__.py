@@ -11,10 +11,12 @@ import importlib
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from edgeprune import __version__
 from edgeprune.errors import EdgepruneError
+from edgeprune.storage import storage_error
 
 INTERRUPTED = 130
 
@@ -46,11 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _explain(error)
         return error.exit_status
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        if given.debug:
+            raise
+        _explain(storage_error(error, Path(error.filename or ".")))
+        return 1
     except KeyboardInterrupt:
         print("edgeprune: stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
+    except Exception as error:
+        if given.debug:
+            raise
+        _explain(
+            EdgepruneError(
+                f"{type(error).__name__}: {error}", hint="this is a defect of edgeprune: report it with --debug"
+            )
+        )
         return 1
 
 

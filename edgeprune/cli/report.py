@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -16,6 +17,8 @@ def carry_out(given: argparse.Namespace) -> int:
     from edgeprune.reporting import write_report
 
     report = write_report(given.results)
+    for problem in report.problems:
+        print(problem, file=sys.stderr)
     print(report.answer)
     print(f"report: {report.html}")
     return 0

@@ -6,7 +6,12 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeprune.schema import CellEnd
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,31 +30,40 @@ def carry_out(given: argparse.Namespace) -> int:
 
     began = time.monotonic()
     matrix = spec.load(spec.find(given.matrix))
-    if given.devices:
+    if given.devices is not None:
         matrix = spec.with_devices(matrix, [word.strip() for word in given.devices.split(",") if word.strip()])
     folder: Path = given.results or Path("results") / matrix.name
     try:
         with open_progress() as progress:
             outcome = run(matrix, folder, progress, command=[Path(sys.argv[0]).name, *sys.argv[1:]])
+        report = write_report(folder)
     except KeyboardInterrupt:
         print(f"\nstopped; what was measured is in {folder}. To go on: {_command(given)}", file=sys.stderr)
         raise
-    report = write_report(folder)
-    took = duration(time.monotonic() - began)
     counts = ", ".join(f"{outcome.count(status)} {status}" for status in ("ok", "invalid", "failed", "skipped"))
-    print(f"{matrix.name}: {counts}; {took}")
-    for end in outcome.ends:
-        if end.status in ("failed", "invalid"):
-            print(f"  {end.status}: {end.key.network.model} {end.key.network.variant} {end.key.runtime}: {end.reason}")
+    print(f"{matrix.name}: {counts}; {duration(time.monotonic() - began)}")
+    for (status, reason), names in _failures(outcome.ends).items():
+        print(f"{status}: {names[0]}{f' and {len(names) - 1} more cells' if names[1:] else ''}: {reason}")
     print(report.answer)
     print(f"report: {report.html}")
     return 1 if outcome.count("failed") or outcome.count("invalid") else 0
+
+
+def _failures(ends: Sequence[CellEnd]) -> dict[tuple[str, str], list[str]]:
+    """Names of the cells that did not end well, by how and why: one cause is told once."""
+    from edgeprune.matrix.progress import name
+
+    found: dict[tuple[str, str], list[str]] = {}
+    for end in ends:
+        if end.status in ("failed", "invalid"):
+            found.setdefault((end.status, end.reason), []).append(name(end.key))
+    return found
 
 
 def _command(given: argparse.Namespace) -> str:
     words = ["edgeprune", "run", given.matrix]
     if given.results:
         words += ["--results", str(given.results)]
-    if given.devices:
+    if given.devices is not None:
         words += ["--devices", given.devices]
     return shlex.join(words)

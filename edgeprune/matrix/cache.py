@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import StorageError
+from edgeprune.resources import devices_folder
 from edgeprune.storage import storage_error
 
 _MARK = "made_from.json"
@@ -46,7 +48,7 @@ class Cache:
         partial: Path | None = None
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=final.parent))
+            partial = Path(tempfile.mkdtemp(prefix=f".partial-{_this_host()}-{os.getpid()}-", dir=final.parent))
             build(partial)
             _seal(partial, ingredients)
             _move(partial, final)
@@ -59,6 +61,12 @@ class Cache:
                 shutil.rmtree(partial, ignore_errors=True)
         return final
 
+    def sweep(self) -> None:
+        """Remove what killed processes of this machine left half-made."""
+        for partial in self.root.glob(f"*/.partial-{_this_host()}-*"):
+            if not _is_alive(int(partial.name.split("-")[2])):
+                shutil.rmtree(partial, ignore_errors=True)
+
 
 def key(ingredients: Mapping[str, Any]) -> str:
     """Hexadecimal hash of the ingredients, 24 characters."""
@@ -68,11 +76,13 @@ def key(ingredients: Mapping[str, Any]) -> str:
 
 @lru_cache
 def fingerprint(*rooms: str) -> str:
-    """Hash of the sources of some rooms of the package (`"pruning"`, `"compiling"`)."""
+    """Hash of the sources of rooms or files of the package (`"pruning"`, `"matrix/stages.py"`), and of `"devices"`."""
     digest = hashlib.sha256()
     for room in rooms:
-        for source in sorted((_PACKAGE / room).rglob("*.py")):
-            digest.update(source.relative_to(_PACKAGE).as_posix().encode())
+        place = devices_folder() if room == "devices" else _PACKAGE / room
+        sources = [place] if place.is_file() else [*place.rglob("*.py"), *place.rglob("*.sh")]
+        for source in sorted(sources):
+            digest.update(source.relative_to(place.parent).as_posix().encode())
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -80,6 +90,21 @@ def fingerprint(*rooms: str) -> str:
 def versions(*distributions: str) -> dict[str, str]:
     """Installed versions of some distributions, without importing them."""
     return {name: metadata.version(name) for name in distributions}
+
+
+def _this_host() -> str:
+    """A short name for this machine, since a cache may be shared over a network."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _seal(folder: Path, ingredients: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import exporting
 from edgeprune.compiling import Artifact
 from edgeprune.errors import ParityError
+from edgeprune.exporting import PARITY_TOLERANCE
 from edgeprune.measuring import MeasurePlan, Step, group_size, warmup_decision
 from edgeprune.schema import Launch, Reading
 from edgeprune.transport import Transport, Worker
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-PARITY_TOLERANCE = 1e-4
 MEMORY_CALLS = 20
 _FIRST_CALLS = 10
 _LATER_SAMPLES = 5

@@ -12,7 +12,7 @@ from typing import Any
 from edgeprune import manifest
 from edgeprune.errors import ResultsError
 from edgeprune.manifest import Manifest
-from edgeprune.matrix.cache import versions
+from edgeprune.matrix.cache import fingerprint, versions
 from edgeprune.matrix.launch import now
 from edgeprune.matrix.spec import MatrixSpec
 from edgeprune.schema import SCHEMA_VERSION, CellKey
@@ -53,6 +53,36 @@ def installed_versions() -> dict[str, str]:
     return versions(*_DISTRIBUTIONS)
 
 
+def code_hash() -> str:
+    """Hash of the sources that decide what is made and how it is measured."""
+    rooms = ("models", "datasets", "training", "pruning", "shrinking", "counting", "exporting", "compiling")
+    return fingerprint(
+        *rooms, "transport", "measuring", "matrix/launch.py", "matrix/stages.py", "matrix/sources.py", "devices"
+    )
+
+
+def require_same_making(folder: Path, opened: Manifest) -> None:
+    """Refuse to add launches to those that other versions made: a cell must be one thing.
+
+    Raises:
+        ResultsError: a library or edgeprune itself has changed since the folder was begun.
+    """
+    now_installed = installed_versions()
+    names = sorted({*opened.versions, *now_installed})
+    changed = [
+        f"{name} {opened.versions.get(name)} -> {now_installed.get(name)}"
+        for name in names
+        if opened.versions.get(name) != now_installed.get(name)
+    ]
+    if not changed and opened.code != code_hash():
+        changed = ["edgeprune's own code"]
+    if changed:
+        raise ResultsError(
+            f"{folder}: was begun with other versions ({', '.join(changed)}), and holds launches made with them",
+            hint="finish it with those versions, or measure anew into another folder with --results DIR",
+        )
+
+
 def _new(spec: MatrixSpec, matrix: dict[str, Any]) -> Manifest:
     created = now()
     return Manifest(
@@ -64,6 +94,7 @@ def _new(spec: MatrixSpec, matrix: dict[str, Any]) -> Manifest:
         matrix=matrix,
         plan=spec.plan.model_dump(),
         versions=installed_versions(),
+        code=code_hash(),
         git=_git_state(),
     )
 

@@ -24,12 +24,16 @@ _THERMAL_POLL_SECONDS = 2.0
 
 @dataclass
 class CellWork:
-    """One cell on its way: what was deployed for it, and what it has so far."""
+    """One cell on its way: what was deployed for it, and what it has so far.
+
+    `finished` says that it was measured before, and is here as the partner of a cell that was not.
+    """
 
     key: CellKey
     deployed: Deployed
     artifact: Artifact
     launches: list[Launch] = field(default_factory=list)
+    finished: bool = False
     failure: str = ""
 
     @property
@@ -78,7 +82,8 @@ def measure_group(bench: Bench, group: Sequence[CellWork], steps: Sequence[Step]
         for work in group:
             if work.cell_id not in ended and (work.failure or unit(work.key) not in waiting):
                 ended.add(work.cell_id)
-                bench.write(_end(bench, work))
+                if work.failure or not work.finished:
+                    bench.write(_end(bench, work))
 
     for work in group:
         if not any(launch.purpose == "memory" for launch in work.launches):
@@ -86,7 +91,8 @@ def measure_group(bench: Bench, group: Sequence[CellWork], steps: Sequence[Step]
     end_complete(steps)
     for number, step in enumerate(steps, start=1):
         work = cells[step.cell_id]
-        if not work.failure:
+        partner_failed = any(one.failure for one in group if unit(one.key) == step.unit)
+        if not work.failure and not (work.finished and partner_failed):
             _attempt(bench, work, partial(_latency, bench, work, plan, step))
         end_complete(steps[number:])
 

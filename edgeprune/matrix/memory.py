@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeprune import journal
 from edgeprune.journal import Journal
+from edgeprune.matrix.cells import groups, unit
+from edgeprune.measuring import MeasurePlan, throttled_window
 from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Session
+
+AnyRecord = Session | DeviceFacts | Network | Launch | CellEnd
 
 
 class Memory:
-    """The journal as the run sees it. What is not in here has not happened."""
+    """The journal as the run sees it. What is not in here has not happened.
 
-    def __init__(self, folder: Path, writer: Journal) -> None:
+    Launches during which the device throttled are not remembered: they are in the journal, and are made again.
+    """
+
+    def __init__(self, folder: Path, writer: Journal, plan: MeasurePlan) -> None:
         contents = journal.read(folder / journal.JOURNAL_NAME)
         self.problems = contents.problems
         self.launches: dict[str, list[Launch]] = {}
         self.ends: dict[str, CellEnd] = {}
         self.networks: dict[NetworkKey, Network] = {}
+        self._plan = plan
         self._writer = writer
         for record in contents.records:
             self._remember(record)
 
-    def append(self, record: Session | DeviceFacts | Network | Launch | CellEnd) -> None:
+    def append(self, record: AnyRecord) -> None:
         """Write a record to the journal, then believe it."""
         self._writer.append(record)
         self._remember(record)
 
     def is_finished(self, key: CellKey) -> bool:
-        """Failed and invalid cells are not finished: the same command tries them again."""
-        end = self.ends.get(key.cell_id)
-        return end is not None and end.status in ("ok", "skipped")
+        """Whether the cell ended well and everything it ended with can still be read.
 
-    def _remember(self, record: Session | DeviceFacts | Network | Launch | CellEnd) -> None:
+        Failed and invalid cells are not finished: the same command tries them again.
+        """
+        end = self.ends.get(key.cell_id)
+        if end is None or end.status not in ("ok", "skipped"):
+            return False
+        made = self.launches.get(key.cell_id, ())
+        blocks = {launch.block for launch in made if launch.purpose == "latency"}
+        complete = blocks >= set(range(self._plan.launches)) and any(one.purpose == "memory" for one in made)
+        return end.status == "skipped" or (complete and key.network in self.networks)
+
+    def to_do(self, keys: Sequence[CellKey]) -> list[CellKey]:
+        """The cells that are left, and the finished partners they are to be paired with."""
+        wanted: set[CellKey] = set()
+        for group in groups(keys):
+            open_units = {unit(key) for key in group if not self.is_finished(key)}
+            wanted |= {key for key in group if unit(key) in open_units}
+        return [key for key in keys if key in wanted]
+
+    def _remember(self, record: AnyRecord) -> None:
         if isinstance(record, Launch):
-            self.launches.setdefault(record.cell_id, []).append(record)
+            if record.purpose == "memory" or not throttled_window(record.readings):
+                self.launches.setdefault(record.cell_id, []).append(record)
         elif isinstance(record, CellEnd):
             self.ends[record.cell_id] = record
         elif isinstance(record, Network):

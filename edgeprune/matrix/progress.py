@@ -73,7 +73,8 @@ class PlainProgress:
         self._now_and_then(f"preparing {done}/{total}: {'; '.join(running)}")
 
     def prepared(self, result: Prepared) -> None:
-        self.say(_prepared_words(result))
+        if not result.inherited:
+            self.say(_prepared_words(result))
 
     def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float) -> None:
         self._now_and_then(f"cells {cells[0]}/{cells[1]}, {duration(seconds_left)} to go: {name(key)}, {doing}")
@@ -106,7 +107,7 @@ class BarProgress:
         self._bars.update(self._prepare, visible=True, completed=done, total=total, description=words)
 
     def prepared(self, result: Prepared) -> None:
-        if result.folder is None:
+        if result.folder is None and not result.inherited:
             self.say(_prepared_words(result))
 
     def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float) -> None:

@@ -11,7 +11,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,23 @@ import numpy as np
 
 from edgeprune import compiling, transport
 from edgeprune import manifest as manifests
-from edgeprune.errors import EdgepruneError, ResultsError
+from edgeprune.errors import DeviceError, EdgepruneError, ResultsError
 from edgeprune.journal import Journal
-from edgeprune.manifest import Manifest
+from edgeprune.manifest import Manifest, other_machine
 from edgeprune.matrix.cache import Cache
-from edgeprune.matrix.cells import cells, groups, networks
+from edgeprune.matrix.cells import cells, groups, networks, unit
 from edgeprune.matrix.launch import deploy, now
-from edgeprune.matrix.manifest import installed_versions, open_manifest
+from edgeprune.matrix.manifest import installed_versions, open_manifest, require_same_making
 from edgeprune.matrix.measure import Bench, CellWork, left_to_do, measure_group, told
 from edgeprune.matrix.memory import Memory
 from edgeprune.matrix.pool import Prepared, identity, prepare_all
 from edgeprune.matrix.progress import RunProgress
 from edgeprune.matrix.spec import MatrixSpec
-from edgeprune.matrix.stages import INPUT_FILE, NETWORK_FILE, REFERENCE_FILE, NetworkJob, Task
+from edgeprune.matrix.stages import INPUT_FILE, NETWORK_FILE, REFERENCE_FILE
+from edgeprune.matrix.tasks import NetworkJob, Task
 from edgeprune.resources import cache_folder
 from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Session
+from edgeprune.storage import storage_error
 from edgeprune.transport import Transport
 
 _LAUNCH_OVERHEAD_SECONDS = 1.0
@@ -62,13 +64,15 @@ def run(spec: MatrixSpec, folder: Path, progress: RunProgress, command: Sequence
         DeviceError: a device cannot be reached at all.
     """
     with Journal.open(folder) as writer:
-        memory = Memory(folder, writer)
+        memory = Memory(folder, writer, spec.plan)
         for problem in memory.problems:
             progress.say(problem)
         keys = cells(spec)
         manifest = open_manifest(folder, spec, keys)
-        to_do = [key for key in keys if not memory.is_finished(key)]
+        to_do = memory.to_do(keys)
         if to_do:
+            if memory.launches:
+                require_same_making(folder, manifest)
             _Run(spec, folder, progress, memory, manifest).carry_out(keys, to_do, command)
         return Outcome(folder, tuple(memory.ends[key.cell_id] for key in keys if key.cell_id in memory.ends))
 
@@ -98,12 +102,39 @@ class _Run:
             host={"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
         )
         self._memory.append(session)
-        done = len(keys) - len(to_do)
-        self._progress.say(f"{self._spec.name}: {len(keys)} cells, {done} done, {len(to_do)} left; in {self._folder}")
-        made = self._prepare(keys, to_do)
-        for device in self._spec.devices:
-            with contextlib.closing(transport.connect(device)) as way:
-                self._measure_device(way, keys, [key for key in to_do if key.device == device], made)
+        left = sum(not self._memory.is_finished(key) for key in keys)
+        words = f"{len(keys)} cells, {len(keys) - left} done, {left} left"
+        self._progress.say(f"{self._spec.name}: {words}; in {self._folder}")
+        with contextlib.ExitStack() as open_devices:
+            devices = [device for name in self._spec.devices if (device := self._open(name, to_do, open_devices))]
+            made = self._prepare(keys, to_do)
+            for device in devices:
+                self._measure_device(device, keys, [key for key in to_do if key.device == device.way.name], made)
+
+    def _open(self, name: str, to_do: Sequence[CellKey], open_devices: contextlib.ExitStack) -> _Device | None:
+        """Reach a device while everything is still cool; one that cannot be reached fails its own cells only."""
+        way = open_devices.enter_context(contextlib.closing(transport.connect(name)))
+        if way.is_this_machine:
+            self._wait_for_device(way)  # preparing here would disturb another run's measurement
+        try:
+            facts = way.facts()
+        except DeviceError as error:
+            for key in to_do:
+                if key.device == name:
+                    self._give_up(key, "failed", told(error))
+            return None
+        known = self._manifest.devices.get(name)
+        differing = other_machine(known, facts) if known and self._memory.launches else ""
+        if differing:
+            raise ResultsError(
+                f"{self._folder}: {name} is another machine than the one measured there ({differing})",
+                hint="go on where it was begun, or measure into another folder with --results DIR",
+            )
+        self._memory.append(DeviceFacts(session_id=self._session_id, device=name, facts=facts))
+        devices = {**self._manifest.devices, name: facts}
+        self._manifest = self._manifest.model_copy(update={"devices": devices})
+        manifests.write(self._folder, self._manifest)
+        return _Device(way, facts, _idle_temp_c(known, facts))
 
     # --- preparing ----------------------------------------------------------------------------------------------------
 
@@ -114,13 +145,16 @@ class _Run:
         related = [key for key in keys if key.network.model in models]
         tasks = [self._network_task(key) for key in related] + [self._artifact_task(key) for key in to_do]
         logs = self._folder / "logs"
-        logs.mkdir(exist_ok=True)
-        made = prepare_all(tasks, self._cache.root, logs, self._progress)
+        try:
+            logs.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, logs) from error
+        made = prepare_all(tasks, self._cache, logs, self._progress)
         for key in {key.network: key for key in related if key.batch == min(self._spec.batch)}.values():
             self._write_network(key, made[identity(self._network_task(key))])
         for key in to_do:
             result = made[identity(self._artifact_task(key))]
-            if result.folder is None:
+            if result.folder is None and not self._memory.is_finished(key):
                 self._give_up(key, "failed", result.reason)
         return made
 
@@ -165,38 +199,33 @@ class _Run:
     # --- measuring ----------------------------------------------------------------------------------------------------
 
     def _measure_device(
-        self, way: Transport, keys: Sequence[CellKey], to_do: Sequence[CellKey], made: Mapping[str, Prepared]
+        self, device: _Device, keys: Sequence[CellKey], to_do: Sequence[CellKey], made: Mapping[str, Prepared]
     ) -> None:
-        facts = way.facts()
-        self._memory.append(DeviceFacts(session_id=self._session_id, device=way.name, facts=facts))
-        devices = {**self._manifest.devices, way.name: facts}
-        self._manifest = self._manifest.model_copy(update={"devices": devices})
-        manifests.write(self._folder, self._manifest)
-        cores = _fastest_first(facts)
         work = []
-        for group in groups([key for key in keys if key.device == way.name]):
-            left = [key for key in group if key in to_do and made[identity(self._artifact_task(key))].folder]
-            if left and left[0].threads > len(cores):
-                for key in left:
-                    self._give_up(key, "skipped", f"{key.threads} threads, and {way.name} has {len(cores)} cores")
-            elif left:
-                steps = left_to_do(group, self._memory.launches, self._spec.plan, self._manifest.seed)
-                work.append((left, [step for step in steps if step.cell_id in {key.cell_id for key in left}]))
-        if not work:
+        for group in groups([key for key in to_do if made[identity(self._artifact_task(key))].folder]):
+            if group[0].threads > len(device.cores):
+                for key in group:
+                    words = f"{key.threads} threads, and {device.way.name} has {len(device.cores)} cores"
+                    self._give_up(key, "skipped", words)
+                continue
+            open_units = {unit(key) for key in group if not self._memory.is_finished(key)}
+            left = [key for key in group if unit(key) in open_units]
+            steps = left_to_do(left, self._memory.launches, self._spec.plan, self._manifest.seed)
+            work.append((left, steps))
+        if not any(left for left, _ in work):
             return
-        self._wait_for_device(way)
+        if not device.way.is_this_machine:
+            self._wait_for_device(device.way)
         clock = _Clock(self._spec.plan.seconds + self._spec.plan.warmup_seconds, sum(len(steps) for _, steps in work))
-        bench = self._bench(way, facts, cores, keys, clock)
+        bench = self._bench(device, keys, clock)
         for left, steps in work:
-            deployed = [one for key in left if (one := self._deploy(way, key, made)) is not None]
+            deployed = [one for key in left if (one := self._deploy(device.way, key, made)) is not None]
             present = {one.cell_id for one in deployed}
             measure_group(bench, deployed, [step for step in steps if step.cell_id in present], self._spec.plan)
 
-    def _bench(
-        self, way: Transport, facts: Mapping[str, Any], cores: Sequence[int], keys: Sequence[CellKey], clock: _Clock
-    ) -> Bench:
+    def _bench(self, device: _Device, keys: Sequence[CellKey], clock: _Clock) -> Bench:
         def tell(key: CellKey, doing: str) -> None:
-            ended = sum(one.cell_id in self._memory.ends for one in keys)
+            ended = sum(self._memory.is_finished(one) for one in keys)
             self._progress.measuring(key, doing, (ended, len(keys)), clock.seconds_left())
 
         def write(record: Launch | CellEnd) -> None:
@@ -207,9 +236,9 @@ class _Run:
                 clock.one_done()
 
         def cores_for(threads: int) -> list[int] | None:
-            return list(cores[:threads]) if facts["pinning"] else None
+            return device.cores[:threads] if device.facts["pinning"] else None
 
-        return Bench(way, self._session_id, cores_for, facts["temp_c"], write, tell)
+        return Bench(device.way, self._session_id, cores_for, device.idle_temp_c, write, tell)
 
     def _wait_for_device(self, way: Transport) -> None:
         if way.acquire():
@@ -224,16 +253,19 @@ class _Run:
         folder = made[identity(self._artifact_task(key))].folder
         if network is None or folder is None:
             return None
-        shape = json.loads((network / NETWORK_FILE).read_text())["input_shape"]
-        example = np.fromfile(network / INPUT_FILE, dtype="float32").reshape(shape)
-        artifact = compiling.load_artifact(folder)
         try:
+            shape = json.loads((network / NETWORK_FILE).read_text())["input_shape"]
+            example = np.fromfile(network / INPUT_FILE, dtype="float32").reshape(shape)
+            artifact = compiling.load_artifact(folder)
             deployed = deploy(way, artifact, network / INPUT_FILE, example, np.load(network / REFERENCE_FILE))
         except EdgepruneError as error:
             self._give_up(key, "failed", told(error))
             return None
+        except (OSError, ValueError) as error:
+            self._give_up(key, "failed", f"its files in the cache cannot be read: {error}; run the same command again")
+            return None
         launches = list(self._memory.launches.get(key.cell_id, ()))
-        return CellWork(key, deployed, artifact, launches)
+        return CellWork(key, deployed, artifact, launches, finished=self._memory.is_finished(key))
 
     def _give_up(self, key: CellKey, status: str, reason: str) -> None:
         end = CellEnd.model_validate(
@@ -247,6 +279,30 @@ class _Run:
         )
         self._memory.append(end)
         self._progress.ended(end)
+
+
+@dataclass(frozen=True)
+class _Device:
+    """A device of the matrix that answered, with the temperature it had when nothing ran."""
+
+    way: Transport
+    facts: Mapping[str, Any]
+    idle_temp_c: float | None
+
+    @property
+    def cores(self) -> list[int]:
+        """Its cores, fastest cluster first; among equals the last first, since the first serve interrupts."""
+        cores: list[dict[str, Any]] = self.facts["cores"]
+        ranked = sorted(
+            cores, key=lambda core: (core["capacity"] or 0, core["max_khz"] or 0, core["core"]), reverse=True
+        )
+        return [int(core["core"]) for core in ranked]
+
+
+def _idle_temp_c(known: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> float | None:
+    """The lowest temperature seen at the start of a session: a restart right after a load is not idle."""
+    seen = [one["temp_c"] for one in (known, facts) if one and one.get("temp_c") is not None]
+    return min(seen, default=None)
 
 
 class _Clock:
@@ -264,10 +320,3 @@ class _Clock:
     def seconds_left(self) -> float:
         each = (time.monotonic() - self._began) / self._done if self._done else self._expected
         return each * max(0, self._left - self._done)
-
-
-def _fastest_first(facts: Mapping[str, Any]) -> list[int]:
-    """The device's cores, fastest cluster first; among equals the last first, since the first serve interrupts."""
-    cores: Iterator[dict[str, Any]] = iter(facts["cores"])
-    ranked = sorted(cores, key=lambda core: (core["capacity"] or 0, core["max_khz"] or 0, core["core"]), reverse=True)
-    return [int(core["core"]) for core in ranked]

@@ -233,7 +233,7 @@ def _explain(error: ValidationError, lines: _Lines) -> MatrixError:
 
 def _check_lists(spec: MatrixSpec, lines: _Lines) -> None:
     """A name that stands twice would be measured twice; a matrix without cells would measure nothing."""
-    lists = {
+    lists: dict[str, Sequence[str | int]] = {
         "models": [model.label for model in spec.models],
         "variants": spec.variants,
         "runtimes": spec.runtimes,

@@ -1,8 +1,8 @@
 """A preparing process: takes tasks as JSON lines on stdin, carries them out, tells of progress and results on stdout.
 
-    request   {"task":N,"cache":FOLDER,"threads":T,"work":{...}}
-    events    {"task":N,"progress":TEXT,"fraction":F} | {"task":N,"done":FOLDER}
-              {"task":N,"failed":{"type":..,"message":..,"hint":..,"detail":..,"trace":..}}
+    request   {"cache":FOLDER,"threads":T,"work":{...}}
+    events    {"progress":TEXT,"fraction":F} | {"done":FOLDER}
+              {"failed":{"type":..,"message":..,"hint":..,"detail":..,"trace":..}}
 
 It is a process of its own so that frameworks never share memory or time with a measurement, so that it can be ended
 within a moment whatever a compiler is doing, and so that a crash in one fails one task. The end of stdin ends it at
@@ -23,45 +23,10 @@ from typing import Any
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.matrix.cache import Cache
-from edgeprune.matrix.cells import Recipe
-from edgeprune.matrix.spec import ModelSpec
-from edgeprune.matrix.stages import NetworkJob, Task, prepare
+from edgeprune.matrix.stages import prepare
+from edgeprune.matrix.tasks import task_from_json
 
 _TELL_EVERY_SECONDS = 0.2
-
-
-def task_to_json(task: Task) -> dict[str, Any]:
-    """A task as plain data; `task_from_json` is its inverse."""
-    job, recipe = task.job, task.job.recipe
-    return {
-        "stage": task.stage,
-        "model": job.model.model_dump(mode="json"),
-        "dataset": job.dataset,
-        "seed": job.seed,
-        "variant": job.variant,
-        "recipe": None if recipe is None else vars(recipe),
-        "train": dict(job.train),
-        "finetune": dict(job.finetune),
-        "batch": task.batch,
-        "runtime": task.runtime,
-        "target": task.target,
-        "threads": task.threads,
-    }
-
-
-def task_from_json(work: dict[str, Any]) -> Task:
-    """The task that `task_to_json` wrote."""
-    recipe = None if work["recipe"] is None else Recipe(**work["recipe"])
-    job = NetworkJob(
-        ModelSpec.model_validate(work["model"]),
-        work["dataset"],
-        work["seed"],
-        work["variant"],
-        recipe,
-        work["train"],
-        work["finetune"],
-    )
-    return Task(work["stage"], job, work["batch"], work["runtime"], work["target"], work["threads"])
 
 
 def main() -> None:
@@ -84,7 +49,6 @@ def _take_requests(requests: queue.SimpleQueue[str]) -> None:
 
 
 def _serve(request: dict[str, Any], events: Any) -> dict[str, Any]:
-    number = request["task"]
     last = 0.0
 
     def progress(text: str, fraction: float) -> None:
@@ -92,18 +56,18 @@ def _serve(request: dict[str, Any], events: Any) -> dict[str, Any]:
         now = time.monotonic()
         if now - last >= _TELL_EVERY_SECONDS:
             last = now
-            print(json.dumps({"task": number, "progress": text, "fraction": fraction}), file=events)
+            print(json.dumps({"progress": text, "fraction": fraction}), file=events)
 
     os.environ["OMP_NUM_THREADS"] = str(request["threads"])
     try:
         folder = prepare(Cache(Path(request["cache"])), task_from_json(request["work"]), progress)
     except EdgepruneError as error:
         told = {"type": type(error).__name__, "message": error.message, "hint": error.hint, "detail": error.detail}
-        return {"task": number, "failed": told | {"trace": traceback.format_exc()}}
+        return {"failed": told | {"trace": traceback.format_exc()}}
     except Exception as error:
         told = {"type": type(error).__name__, "message": f"{type(error).__name__}: {error}", "hint": None}
-        return {"task": number, "failed": told | {"detail": None, "trace": traceback.format_exc()}}
-    return {"task": number, "done": str(folder)}
+        return {"failed": told | {"detail": None, "trace": traceback.format_exc()}}
+    return {"done": str(folder)}
 
 
 if __name__ == "__main__":

@@ -7,99 +7,40 @@ stages that need them: asking for something that is in the cache loads none.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.machinery
 import json
-import os
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from edgeprune import compiling, datasets, models
+from edgeprune import compiling
 from edgeprune.errors import ModelError
+from edgeprune.exporting import PARITY_TOLERANCE
 from edgeprune.matrix.cache import Cache, fingerprint, key, versions
 from edgeprune.matrix.cells import Recipe
-from edgeprune.matrix.spec import ModelSpec
+from edgeprune.matrix.sources import (
+    WEIGHTS_FILE,
+    dataset_of,
+    dense_ingredients,
+    first_images,
+    fresh_model,
+    load_weights,
+    weights_ingredients,
+)
+from edgeprune.matrix.tasks import NetworkJob, Task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from edgeprune.datasets import Dataset
-
 Progress = Callable[[str, float], None]
-StageName = Literal["dense", "recipe", "network", "artifact"]
 
-PARITY_TOLERANCE = 1e-4
-OWN_INPUT_SHAPE = (3, 32, 32)  # of a user's own model whose matrix says no input_shape
 NETWORK_FILE = "network.json"
 INPUT_FILE = "input.bin"
 REFERENCE_FILE = "reference.npy"
 ONNX_FILE = "model.onnx"
-_ACCURACY_FILE = "accuracy.json"
-_WEIGHTS_FILE = "weights.safetensors"
 _MASKS_FILE = "masks.safetensors"
-
-
-@dataclass(frozen=True)
-class NetworkJob:
-    """Everything that decides a network's weights and form."""
-
-    model: ModelSpec
-    dataset: str
-    seed: int
-    variant: str
-    recipe: Recipe | None
-    train: Mapping[str, Any]
-    finetune: Mapping[str, Any]
-
-    def dense(self) -> NetworkJob:
-        """The unpruned network this one comes from."""
-        return NetworkJob(self.model, self.dataset, self.seed, "dense", None, self.train, {})
-
-    def origin(self) -> Task:
-        """The task that makes this network's weights; masked and shrunk share theirs."""
-        return Task("dense", self.dense()) if self.recipe is None else Task("recipe", replace(self, variant="masked"))
-
-
-@dataclass(frozen=True)
-class Task:
-    """One stage for one network; `runtime` and what follows matter to the stages `network` and `artifact`."""
-
-    stage: StageName
-    job: NetworkJob
-    batch: int = 1
-    runtime: str = ""
-    target: str = ""
-    threads: int = 1
-
-    @property
-    def title(self) -> str:
-        """What a progress line calls this work."""
-        job = self.job
-        recipe = f" {job.recipe.label} {job.recipe.ratio:g}" if job.recipe else ""
-        network = f"{job.model.label}{recipe} {job.variant}"
-        words = {
-            "dense": f"train {job.model.label}",
-            "recipe": f"prune {job.model.label}{recipe}",
-            "network": f"build {network}",
-            "artifact": f"compile {network} for {self.runtime}",
-        }
-        return words[self.stage]
-
-
-def needs(task: Task) -> Task | None:
-    """The task whose result this one starts from."""
-    job = task.job
-    if task.stage == "artifact":
-        return Task("network", job, task.batch)
-    if task.stage == "network":
-        return job.origin()
-    if task.stage == "recipe":
-        return Task("dense", job.dense())
-    return None
 
 
 def prepare(cache: Cache, task: Task, progress: Progress) -> Path:
@@ -116,38 +57,52 @@ def prepare(cache: Cache, task: Task, progress: Progress) -> Path:
 
 
 def _dense(cache: Cache, task: Task, progress: Progress) -> Path:
+    job = task.job
+
     def build(folder: Path) -> None:
         from edgeprune import training
 
-        model, dataset = _fresh_model(job), _dataset(job)
+        model, dataset = fresh_model(job), dataset_of(job)
         schedule = replace(training.FROM_SCRATCH, **job.train)
         training.train(model, dataset, schedule, seed=job.seed, progress=_epochs(progress))
         _keep_weights(folder, model, training.accuracy(model, dataset.test))
 
-    job = task.job
-    return cache.make("dense", _dense_ingredients(job), build)
+    return cache.make("dense", dense_ingredients(job), build)
 
 
 def _recipe(cache: Cache, task: Task, progress: Progress) -> Path:
-    def build(folder: Path) -> None:
-        from edgeprune import pruning, training
-
-        model, dataset = _load_weights(job, dense), _dataset(job)
-        example = _first_images(dataset, 1)
-        masks = pruning.prune(
-            model, example, method=recipe.method, ratio=recipe.ratio, seed=recipe.seed,
-            scope=recipe.scope, batchnorm=recipe.batchnorm,
-        )  # fmt: skip
-        masks.save(folder / _MASKS_FILE)
-        masked = masks.apply(model)
-        schedule = replace(training.FINE_TUNE, **job.finetune)
-        training.train(masked, dataset, schedule, seed=recipe.seed, masks=masks, progress=_epochs(progress))
-        _keep_weights(folder, masked, training.accuracy(masked, dataset.test))
-
     job = task.job
-    recipe = _recipe_of(job)
+    if job.recipe is None:
+        raise ModelError(f"{job.model.label}: a dense network has no recipe")
     dense = _dense(cache, Task("dense", job.dense()), progress)
-    return cache.make("recipe", _weights_ingredients(job), build)
+    return cache.make("recipe", weights_ingredients(job), partial(_prune, job, job.recipe, dense, progress))
+
+
+def _prune(job: NetworkJob, recipe: Recipe, dense: Path, progress: Progress, folder: Path) -> None:
+    """Choose the filters, zero them, and fine-tune what is left with the masks held."""
+    from edgeprune import pruning, training
+
+    model, dataset = load_weights(job, dense), dataset_of(job)
+    masks = pruning.prune(
+        model,
+        first_images(dataset, 1),
+        method=recipe.method,
+        ratio=recipe.ratio,
+        seed=recipe.seed,
+        scope=recipe.scope,
+        batchnorm=recipe.batchnorm,
+    )
+    masks.save(folder / _MASKS_FILE)
+    masked = masks.apply(model)
+    schedule = replace(training.FINE_TUNE, **job.finetune)
+    training.train(masked, dataset, schedule, seed=recipe.seed, masks=masks, progress=_epochs(progress))
+    _keep_weights(folder, masked, training.accuracy(masked, dataset.test))
+
+
+def _keep_weights(folder: Path, model: nn.Module, accuracy: float) -> None:
+    from edgeprune import training
+
+    training.save_checkpoint(folder / WEIGHTS_FILE, model, {"accuracy": accuracy})
 
 
 # --- a network's files ------------------------------------------------------------------------------------------------
@@ -157,7 +112,7 @@ def _network(cache: Cache, task: Task, progress: Progress) -> Path:
     job = task.job
     origin = prepare(cache, job.origin(), progress)
     ingredients = {
-        "weights": _weights_ingredients(job),
+        "weights": weights_ingredients(job),
         "variant": job.variant,
         "batch": task.batch,
         "code": fingerprint("shrinking", "counting", "exporting"),
@@ -179,16 +134,16 @@ def _build_network(folder: Path, job: NetworkJob, origin: Path, batch: int, made
 
     from edgeprune import counting, exporting, training
 
-    source = _load_weights(job, origin)
-    dataset = _dataset(job)
-    example = _first_images(dataset, batch)
+    source = load_weights(job, origin)
+    dataset = dataset_of(job)
+    example = first_images(dataset, batch)
     model, notes = _in_variant(job, source, example)
     with torch.inference_mode():
         # the masked network is the reference of both forms: the shrunk one must give its numbers on the device too
         reference = source.eval()(example).numpy()
     onnx_path = exporting.export_onnx(model, example, folder / ONNX_FILE)
     parity = exporting.check_parity(source, onnx_path, example, PARITY_TOLERANCE)
-    counts = counting.count(model, _first_images(dataset, 1))
+    counts = counting.count(model, first_images(dataset, 1))
     filters, pruned = _filters(job, origin)
     example.numpy().tofile(folder / INPUT_FILE)
     np.save(folder / REFERENCE_FILE, reference)
@@ -260,98 +215,12 @@ def _compile_module(folder: Path, task: Task, cache: Cache) -> None:
     """For a runtime that takes PyTorch's own form instead of ONNX."""
     job = task.job
     origin = prepare(cache, job.origin(), _silent)
-    example = _first_images(_dataset(job), task.batch)
-    model, _ = _in_variant(job, _load_weights(job, origin), example)
+    example = first_images(dataset_of(job), task.batch)
+    model, _ = _in_variant(job, load_weights(job, origin), example)
     compiling.compile_module(model.eval(), example, folder, runtime=task.runtime, threads=task.threads)
 
 
-# --- what the stages share --------------------------------------------------------------------------------------------
-
-
-def _silent(_text: str, _fraction: float) -> None:
-    """Progress that nobody watches."""
-
-
-def _recipe_of(job: NetworkJob) -> Recipe:
-    if job.recipe is None:
-        raise ModelError(f"{job.model.label}: a dense network has no recipe")
-    return job.recipe
-
-
-def _dense_ingredients(job: NetworkJob) -> dict[str, Any]:
-    return {
-        "model": job.model.model_dump(mode="json"),
-        "own_source": _own_source(job.model.name) if job.model.is_users_own else None,
-        "dataset": job.dataset,
-        "seed": job.seed,
-        "train": dict(job.train),
-        "code": fingerprint("models", "datasets", "training"),
-        "versions": versions("torch", "scikit-learn"),
-    }
-
-
-def _weights_ingredients(job: NetworkJob) -> dict[str, Any]:
-    if job.recipe is None:
-        return _dense_ingredients(job)
-    return {
-        "dense": _dense_ingredients(job.dense()),
-        "recipe": asdict(job.recipe),
-        "finetune": dict(job.finetune),
-        "code": fingerprint("pruning"),
-    }
-
-
-def _own_source(name: str) -> str:
-    """Hash of the sources a user's model may be made from: its package, or all modules beside a single file."""
-    top = name.partition(":")[0].partition(".")[0]
-    found = importlib.machinery.PathFinder.find_spec(top, [os.getcwd(), *sys.path])
-    if found is None or found.origin is None:
-        return ""
-    origin = Path(found.origin)
-    sources = origin.parent.rglob("*.py") if found.submodule_search_locations else origin.parent.glob("*.py")
-    digest = hashlib.sha256()
-    for source in sorted(sources):
-        digest.update(source.name.encode() + source.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _input_shape(model: ModelSpec) -> tuple[int, int, int]:
-    if model.input_shape is not None:
-        return model.input_shape
-    return OWN_INPUT_SHAPE if model.is_users_own else models.entry(model.name).input_shape
-
-
-def _dataset(job: NetworkJob) -> Dataset:
-    return datasets.load(job.dataset, _input_shape(job.model))
-
-
-def _fresh_model(job: NetworkJob) -> nn.Module:
-    options: dict[str, Any] = dict(job.model.options)
-    if job.model.is_users_own:
-        return models.load(job.model.name, seed=job.seed, **options)
-    dataset = _dataset(job)
-    return models.build(job.model.name, dataset.num_classes, dataset.input_shape[0], seed=job.seed, **options)
-
-
-def _keep_weights(folder: Path, model: nn.Module, accuracy: float) -> None:
-    from edgeprune import training
-
-    training.save_checkpoint(folder / _WEIGHTS_FILE, model, {"accuracy": accuracy})
-    (folder / _ACCURACY_FILE).write_text(json.dumps({"accuracy": accuracy}))
-
-
-def _load_weights(job: NetworkJob, origin: Path) -> nn.Module:
-    from edgeprune import training
-
-    model = _fresh_model(job)
-    training.load_weights(model, origin / _WEIGHTS_FILE)
-    return model
-
-
-def _first_images(dataset: Dataset, batch: int) -> torch.Tensor:
-    import torch
-
-    return torch.stack([dataset.test[number][0] for number in range(batch)])
+# --- progress ---------------------------------------------------------------------------------------------------------
 
 
 def _epochs(progress: Progress) -> Callable[[Any], None]:
@@ -363,3 +232,7 @@ def _epochs(progress: Progress) -> Callable[[Any], None]:
         progress(f"epoch {step.epoch}/{step.epochs}{accuracy}", done)
 
     return told
+
+
+def _silent(_text: str, _fraction: float) -> None:
+    """Progress that nobody watches."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeprune.errors import ResultsError
+from edgeprune.manifest import other_machine
 from edgeprune.measuring import RatioSummary, unpaired_ratio, verdict
 from edgeprune.reporting.results import Results, load
 from edgeprune.schema import CellKey
-
-_SAME_MACHINE = ("machine", "processor", "board", "memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -68,15 +65,9 @@ def compare(before: Path | str, after: Path | str, *, across_devices: bool = Fal
 
 def _require_same_devices(old: Results, new: Results) -> None:
     for name in old.devices.keys() & new.devices.keys():
-        differing = _differences(old.devices[name], new.devices[name])
+        differing = other_machine(old.devices[name], new.devices[name])
         if differing:
             raise ResultsError(
                 f"{name} is another machine in {new.folder} than in {old.folder}: {differing}",
                 hint="if that is what you want to compare, add --across-devices",
             )
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{fact} {old.get(fact)} / {new.get(fact)}" for fact in _SAME_MACHINE if old.get(fact) != new.get(fact)
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -32,6 +33,7 @@ finetune: {epochs: 1}
 measure: {samples: 5, seconds: 0.02, launches: 3, group_seconds: 0.001, warmup_seconds: 0.02, warmup_max: 20}
 """
 CELLS, LAUNCHES = 3, 3
+MARK = "EDGEPRUNE_TEST_PLACE"
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +43,25 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
+    """A user's folder; whatever was started in it must be gone within 3 s of the test's end."""
     (tmp_path / "m.yaml").write_text(MATRIX)
     yield tmp_path
-    left = [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(process.cmdline())]
+    _, left = psutil.wait_procs(started_for(tmp_path), timeout=3)
     assert left == [], "a process was left behind"
 
 
+def started_for(place: Path) -> list[psutil.Process]:
+    """The processes, of any depth, that a run in this folder has started: they inherit its mark."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == str(place):
+                found.append(process)
+    return found
+
+
 def start(place: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"EDGEPRUNE_CACHE": str(cache), "PYTHONPATH": str(place)}
+    environment = os.environ | {"EDGEPRUNE_CACHE": str(cache), MARK: str(place)}
     return subprocess.Popen(
         [sys.executable, "-m", "edgeprune", *arguments],
         cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -73,17 +86,18 @@ def ends(place: Path) -> list[CellEnd]:
     return [record for record in records(place).records if isinstance(record, CellEnd)]
 
 
+def assert_complete(place: Path) -> None:
+    """Every cell has a launch in every block."""
+    blocks: dict[str, set[int]] = {}
+    for launch in launches(place):
+        if launch.purpose == "latency":
+            blocks.setdefault(launch.cell_id, set()).add(launch.block)
+    assert list(blocks.values()) == [set(range(LAUNCHES))] * CELLS
+
+
 def rows(place: Path, name: str) -> list[dict[str, str]]:
     with (place / "results" / "small" / name).open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def descendants_end(child: subprocess.Popen[str], seconds: float) -> bool:
-    """Whether the process and all it started end in time."""
-    everything = [*psutil.Process(child.pid).children(recursive=True)]
-    child.wait(timeout=seconds)
-    _, alive = psutil.wait_procs(everything, timeout=seconds)
-    return not alive
 
 
 def test_a_run_measures_everything_and_the_second_time_nothing(place: Path, shared_cache: Path) -> None:
@@ -126,27 +140,22 @@ def test_twenty_kills_at_random_moments_lose_and_repeat_nothing(place: Path, sha
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
             child.communicate()
-        kills += 1
+            kills += 1
         if not (place / "results" / "small" / journal.JOURNAL_NAME).exists():
             continue
         now = launches(place)
         assert now[: len(seen)] == seen, "a finished sample was lost"
         assert not finished & {launch.cell_id for launch in now[len(seen) :]}, "a finished cell was measured again"
         seen, finished = now, {end.cell_id for end in ends(place)}
-        if len(finished) == CELLS and kills < 20:
-            # finished early: begin anew in the same folder's place
+        if len(finished) == CELLS:
+            # finished: begin anew in the same folder's place
             (place / "results" / "small").rename(place / "results" / f"small-{kills}")
             seen, finished = [], set()
     last = edgeprune(place, shared_cache, "run", "m.yaml")
     assert last.returncode == 0, last.stderr
     assert records(place).problems == ()
     assert Counter(end.status for end in ends(place)) == {"ok": CELLS}
-    blocks: dict[str, set[int]] = {}
-    for launch in launches(place):
-        if launch.purpose == "latency":
-            blocks.setdefault(launch.cell_id, set()).add(launch.block)
-    assert all(found == set(range(LAUNCHES)) for found in blocks.values())
-    assert len(blocks) == CELLS
+    assert_complete(place)
 
 
 def test_partners_that_a_stop_parted_are_measured_together_again(place: Path, shared_cache: Path) -> None:
@@ -182,8 +191,11 @@ def test_ctrl_c_stops_within_two_seconds_and_says_how_to_go_on(place: Path, shar
     else:
         pytest.fail("the run never came to that phase")
     time.sleep(0.5)
+    everything = started_for(place)
+    assert len(everything) > 1
     child.send_signal(signal.SIGINT)
-    assert descendants_end(child, 2.0)
+    _, alive = psutil.wait_procs(everything, timeout=2)
+    assert alive == []
     assert child.stderr is not None
     told = child.stderr.read()
     assert child.returncode == 130
@@ -266,17 +278,22 @@ def test_a_journal_that_was_damaged_is_mended_by_the_same_command(place: Path, s
     lines[-1] = lines[-1][:-20]
     path.write_bytes(b"".join(lines))
     report = edgeprune(place, shared_cache, "report", "results/small")
-    assert "line" in report.stderr + report.stdout
+    assert f"journal.jsonl line {victim + 1} left out" in report.stderr
     assert "Traceback" not in report.stderr
     again = edgeprune(place, shared_cache, "run", "m.yaml")
     assert again.returncode == 0, again.stderr
     assert len([row for row in rows(place, "cells.csv") if row["status"] == "ok"]) == CELLS
+    assert_complete(place)
 
 
 def test_a_full_disk_stops_with_one_message_and_loses_nothing(place: Path, shared_cache: Path) -> None:
-    """A limit of the kernel on file sizes stands in for the disk: the journal cannot grow beyond it."""
-    assert edgeprune(place, shared_cache, "run", "m.yaml", "--results", "warm-up").returncode == 0
-    limit = (place / "warm-up" / journal.JOURNAL_NAME).stat().st_size * 2 // 3
+    """A limit of the kernel on file sizes stands in for the disk: the journal cannot grow to its full length."""
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    path = place / "results" / "small" / journal.JOURNAL_NAME
+    lines = path.read_bytes().splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if b'"purpose":"latency"' in line)
+    path.write_bytes(b"".join(lines[: first + 1]))
+    limit = path.stat().st_size + len(lines[0]) + 2 * len(lines[first])
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY));"
@@ -288,11 +305,62 @@ def test_a_full_disk_stops_with_one_message_and_loses_nothing(place: Path, share
     )
     assert done.returncode == 1, done.stderr
     assert "the disk is full" in done.stderr
+    assert "run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
     kept = launches(place)
-    assert kept
+    assert len(kept) > 2
     assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
     assert launches(place)[: len(kept)] == kept
+    assert_complete(place)
+
+
+def test_a_cell_that_failed_is_paired_when_it_is_mended(place: Path, shared_cache: Path) -> None:
+    """The shrunk cell's launches and end are lost, as if it had failed: its partner is measured beside it again."""
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    shrunk = next(row["cell_id"] for row in rows(place, "cells.csv") if row["variant"] == "shrunk")
+    path = place / "results" / "small" / journal.JOURNAL_NAME
+    kept = [
+        line for line in path.read_bytes().splitlines(keepends=True) if f'"cell_id":"{shrunk}"'.encode() not in line
+    ]
+    path.write_bytes(b"".join(kept))
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    (pair,) = rows(place, "pairs.csv")
+    assert float(pair["real_speedup"]) > 0
+    assert pair["real_speedup_ci_low"] != ""
+
+
+def test_a_results_folder_of_another_machine_is_not_gone_on_with(place: Path, shared_cache: Path) -> None:
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    path = place / "results" / "small" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["devices"]["local"]["processor"] = "another"
+    path.write_text(json.dumps(manifest))
+    (place / "m.yaml").write_text(MATRIX.replace("[0.5]", "[0.5, 0.7]"))
+    done = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert done.returncode == 2
+    assert "local is another machine" in done.stderr
+
+
+def test_what_other_versions_measured_is_not_gone_on_with(place: Path, shared_cache: Path) -> None:
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
+    path = place / "results" / "small" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["versions"]["onnxruntime"] = "1.0"
+    path.write_text(json.dumps(manifest))
+    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0, "nothing is left to do"
+    (place / "m.yaml").write_text(MATRIX.replace("[0.5]", "[0.5, 0.7]"))
+    done = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert done.returncode == 2
+    assert "onnxruntime 1.0 ->" in done.stderr
+
+
+def test_a_user_s_folder_does_not_shadow_the_standard_library(place: Path, shared_cache: Path) -> None:
+    (place / "random.py").write_text("raise RuntimeError('not this one')\n")
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "edgeprune"), "run", "m.yaml"],
+        cwd=place, env=os.environ | {"EDGEPRUNE_CACHE": str(shared_cache)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_status_tells_what_is_left(place: Path, shared_cache: Path) -> None:

@@ -98,6 +98,6 @@ def test_missing_and_torn_files(tmp_path: Path):
 
 def test_a_place_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot write") as caught:
+    with pytest.raises(StorageError, match=r"a\.safetensors: ") as caught:
         save_checkpoint(tmp_path / "file" / "a.safetensors", net())
     assert caught.value.hint
