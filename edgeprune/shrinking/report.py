@@ -13,7 +13,7 @@ import numpy as np
 from torch import fx, nn
 
 from edgeprune.shrinking.additions import IndexAdd
-from edgeprune.shrinking.channels import Flags, nonzero_constant, varies
+from edgeprune.shrinking.channels import Flags, varies
 from edgeprune.shrinking.graph import Network, Site
 from edgeprune.shrinking.operators import Opaque
 from edgeprune.shrinking.operators.base import Boundary
@@ -163,17 +163,27 @@ def _notes(site: Site, plan: Plan) -> list[str]:
         settled[decision.carrier] = False
     _count(causes, held & settled & decision.valued, "constant outputs kept: a reader takes them as they are")
     _count(causes, held & ~(settled | decision.valued), "outputs kept to fill a place")
-    if site.operands and isinstance(site.module, LAYERS) and decision.live:
-        operand = site.operands[0]
-        given = plan.constants[operand]
-        gone = np.ones(len(given), dtype=np.bool_)
-        gone[plan.layouts[operand]] = False
-        folded = gone & nonzero_constant(given)
-        into = "the carrier's kernels" if site.kernels.sees_border else "the bias"
-        _count(causes, folded, f"constant inputs folded into {into}")
-        _count(causes, gone & (given == 0.0), "inputs removed: zero")
-        _count(causes, gone & varies(given), "inputs removed: not connected")
-    return [f"{count} {cause}" for cause, count in causes.items()]
+    return [f"{count} {cause}" for cause, count in (causes | _inputs(site, plan)).items()]
+
+
+def _inputs(site: Site, plan: Plan) -> Counter[str]:
+    """Why a layer reads fewer inputs than before: every removed one is counted once."""
+    causes: Counter[str] = Counter()
+    if not site.operands or not isinstance(site.module, LAYERS):
+        return causes
+    given, decision = plan.constants[site.operands[0]], plan.decisions[site.node]
+    gone = np.ones(len(given), dtype=np.bool_)
+    if not decision.live:
+        _count(causes, gone, "inputs removed: the layer is gone")
+        return causes
+    gone[site.operator.reads(site, plan)] = False
+    (asked,) = site.operator.demands(site, decision, plan.constants[site.node], [given])
+    zero = given == 0.0
+    into = "the carrier's kernels" if site.kernels.sees_border else "the bias"
+    _count(causes, gone & zero, "inputs removed: zero")
+    _count(causes, gone & ~zero & asked.value, f"constant inputs removed: folded into {into}")
+    _count(causes, gone & ~zero & ~asked.value, "inputs removed: not connected")
+    return causes
 
 
 def _count(causes: Counter[str], flags: Flags, cause: str) -> None:

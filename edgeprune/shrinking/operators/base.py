@@ -55,6 +55,10 @@ class Operator(ABC):
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         """Add the shrunk form of the node to the new graph."""
 
+    def reads(self, site: Site, plan: Plan) -> Layout:
+        """Channels of its first operand that the shrunk node reads."""
+        return plan.layouts[site.operands[0]]
+
     def absorbs(self, site: Site) -> bool:
         """Whether the node can add a constant to each of its output channels at no cost."""
         return False

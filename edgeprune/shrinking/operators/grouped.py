@@ -59,6 +59,11 @@ class Grouped(Operator):
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep)
 
+    def reads(self, site: Site, plan: Plan) -> Layout:
+        """The channels of the groups that are left."""
+        alive = _by_group(site, plan.decisions[site.node].keep).any(axis=1)
+        return np.flatnonzero(np.repeat(alive, len(plan.constants[site.operands[0]]) // _groups(site)))
+
     def absorbs(self, site: Site) -> bool:
         return not site.shared
 
@@ -66,8 +71,7 @@ class Grouped(Operator):
         plan, kernels, operand = surgery.plan, site.kernels, site.operands[0]
         decision, output = plan.decisions[site.node], plan.constants[site.node]
         rows = plan.layouts[site.node]
-        alive = _by_group(site, decision.keep).any(axis=1)
-        reads = np.flatnonzero(np.repeat(alive, len(plan.constants[operand]) // _groups(site)))
+        alive, reads = _by_group(site, decision.keep).any(axis=1), self.reads(site, plan)
         weight, bias = kernels.weight[torch.from_numpy(rows)], kernels.bias
         if not site.shared:
             weight[torch.from_numpy(~computed_rows(site, decision, output)[rows])] = 0.0

@@ -66,12 +66,24 @@ class Mixing(Operator):
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep)
 
+    def reads(self, site: Site, plan: Plan) -> Layout:
+        """All channels that its operand holds, or those it needs, where a gather in front of it is worth its copy."""
+        operand = site.operands[0]
+        have, source = plan.layouts[operand], plan.decisions[operand]
+        used = read_inputs(site.kernels, computed_rows(site, plan.decisions[site.node], plan.constants[site.node]))
+        if source.carrier is not None and site.kernels.sees_border and not site.shared:
+            used[source.carrier] = True
+        needed = have[used[have]]
+        if not len(needed):
+            return have[:1]
+        return needed if site.shared or len(needed) <= MOST_READ_BY_GATHER * len(have) else have
+
     def absorbs(self, site: Site) -> bool:
         return not site.shared
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         plan, operand = surgery.plan, site.operands[0]
-        rows, reads = plan.layouts[site.node], inputs_to_read(site, plan)
+        rows, reads = plan.layouts[site.node], self.reads(site, plan)
         if site.shared:
             weight, bias = shared_weights(site.kernels, reads, rows)
         else:
@@ -90,22 +102,6 @@ def computed_rows(site: Site, decision: Decision, output: Vector) -> Flags:
 def read_inputs(kernels: Kernels, rows: Flags) -> Flags:
     """bool [in]: inputs with any weight to the given outputs."""
     return np.asarray(kernels.connected[rows].any(axis=0), dtype=np.bool_)
-
-
-def inputs_to_read(site: Site, plan: Plan) -> Layout:
-    """int64 [reads]: the channels of its operand that a layer reads; others are left out by a gather in front of it.
-
-    A gather costs a copy of what it picks, so a layer leaves nothing out unless it can leave out a quarter.
-    """
-    operand = site.operands[0]
-    have, source = plan.layouts[operand], plan.decisions[operand]
-    used = read_inputs(site.kernels, computed_rows(site, plan.decisions[site.node], plan.constants[site.node]))
-    if source.carrier is not None and site.kernels.sees_border and not site.shared:
-        used[source.carrier] = True
-    needed = have[used[have]]
-    if not len(needed):
-        return have[:1]
-    return needed if site.shared or len(needed) <= MOST_READ_BY_GATHER * len(have) else have
 
 
 def shared_weights(kernels: Kernels, reads: Layout, rows: Layout) -> tuple[Tensor, Vector]:

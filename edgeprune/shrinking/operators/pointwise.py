@@ -42,7 +42,7 @@ METHODS: frozenset[str] = frozenset({
     "mul", "div",
 })  # fmt: skip
 
-_DROPOUTS = frozenset({F.dropout, F.dropout2d, F.dropout3d})
+_DROPOUTS = frozenset({F.dropout, F.dropout1d, F.dropout2d, F.dropout3d})
 
 
 class Pointwise(ChannelWise):
@@ -66,7 +66,8 @@ class Pointwise(ChannelWise):
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         given = operands[0]
         known = np.where(varies(given), 0.0, given)
-        numbers = torch.from_numpy(known)
+        # one image of one pixel: some operators take only the rank that they have in the network
+        numbers = torch.from_numpy(known).reshape(1, -1, *[1] * (len(site.operand_shapes[0]) - 2))
         node = site.node
         with torch.no_grad():
             if site.module is not None:
@@ -75,7 +76,7 @@ class Pointwise(ChannelWise):
                 args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda _: numbers)
                 target: Any = getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
                 result = target(*args, **kwargs)
-        return np.where(varies(given), np.nan, result.double().numpy())
+        return np.where(varies(given), np.nan, result.double().flatten().numpy())
 
 
 def _is_asleep(node: fx.Node) -> bool:
@@ -90,32 +91,42 @@ class Spatial(ChannelWise):
 
     def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
         operand = sole_tensor(node, shapes)
-        if operand is None or len(shapes[operand] or ()) < 3 or shapes[node] is None:
+        rank = len(shapes[operand] or ()) if operand is not None else 0
+        if operand is None or rank < 3 or shapes[node] is None:
             return None
         if node.op == "call_module":
-            pooled = isinstance(module, _POOLS) and is_plain(module) and not getattr(module, "return_indices", False)
-            return (operand,) if pooled else None
-        if node.op == "call_function" and node.target in _POOL_FUNCTIONS:
-            return (operand,)
-        is_mean = node.target == "mean" if node.op == "call_method" else node.target is torch.mean
-        return (operand,) if is_mean and _averages_space(node, len(shapes[operand] or ())) else None
+            matches = _is_pool(type(module), rank) and is_plain(module) and not getattr(module, "return_indices", False)
+        elif node.op == "call_function" and node.target is not torch.mean:
+            matches = _is_pool(node.target, rank)
+        else:
+            matches = node.target in ("mean", torch.mean) and _averages_space(node, rank)
+        return (operand,) if matches else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         given = operands[0]
         return given if _keeps_constants(site) else np.where(given == 0.0, 0.0, np.nan)
 
 
-_POOLS = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    nn.Upsample,
-)  # fmt: skip
 _AVERAGES: frozenset[Callable[..., Any]] = frozenset({F.avg_pool1d, F.avg_pool2d, F.avg_pool3d})
-_POOL_FUNCTIONS: frozenset[Callable[..., Any]] = _AVERAGES | frozenset({
-    F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
-    F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool1d,
-    F.adaptive_max_pool2d, F.adaptive_max_pool3d, F.interpolate,
-})  # fmt: skip
+_POOLS: dict[int, frozenset[Callable[..., Any]]] = {
+    3: frozenset({
+        nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, F.max_pool1d, torch.max_pool1d,
+        F.avg_pool1d, F.adaptive_avg_pool1d, F.adaptive_max_pool1d,
+    }),
+    4: frozenset({
+        nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, F.max_pool2d, torch.max_pool2d,
+        F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d,
+    }),
+    5: frozenset({
+        nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d, F.max_pool3d, torch.max_pool3d,
+        F.avg_pool3d, F.adaptive_avg_pool3d, F.adaptive_max_pool3d,
+    }),
+}  # fmt: skip
+"""Pools by the rank of the batches that they take: of one rank less, axis 1 is not the channels but space."""
+
+
+def _is_pool(called: object, rank: int) -> bool:
+    return called in _POOLS.get(rank, ()) or called in (nn.Upsample, F.interpolate)
 
 
 def _averages_space(node: fx.Node, rank: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from masked_networks import RandomNetwork, SmallResNet, lenet, mask, mask_random
 from torch import nn
 from torch.nn import functional as F
 
-from edgeprune.shrinking import shrink
+from edgeprune.errors import ShrinkError
+from edgeprune.shrinking import largest_difference, shrink
+from edgeprune.shrinking.verify import verify
 
 
 def assert_equal(masked: nn.Module, shrunk: nn.Module, inputs: torch.Tensor, tolerance: float = 1e-10) -> None:
@@ -125,6 +128,122 @@ def test_constants_that_see_no_border_fold_into_the_bias(options: dict[str, obje
     last = shrunk.get_submodule("2")
     assert (last.in_channels, last.bias is not None) == (3, True)
     assert_equal(masked, shrunk, images(3, 9, 2))
+
+
+CHANNEL_WISE: list[tuple[nn.Module | Callable[[torch.Tensor], torch.Tensor], int]] = [
+    (nn.Dropout1d(), 1), (nn.Dropout2d(), 2), (nn.Dropout3d(), 3), (nn.Dropout(), 2), (nn.AlphaDropout(), 1),
+    (nn.Softplus(), 3), (lambda x: F.dropout1d(x, training=False), 1), (lambda x: F.dropout2d(x, training=False), 2),
+    (lambda x: F.dropout3d(x, training=False), 3), (lambda x: x.contiguous(memory_format=torch.channels_last), 2),
+    (lambda x: x.clone(memory_format=torch.channels_last_3d), 3), (lambda x: torch.clamp(x, -0.1, 0.1), 1),
+    (nn.Upsample(scale_factor=2), 1), (nn.MaxPool1d(2), 1), (nn.AdaptiveAvgPool3d(2), 3),
+    (lambda x: F.max_pool2d(x, 2), 2), (lambda x: F.avg_pool1d(x, 2), 1), (lambda x: F.interpolate(x, size=4), 2),
+    (lambda x: x.mean((2, 3), keepdim=True), 2), (lambda x: torch.mean(x, -1, keepdim=True), 1),
+]  # fmt: skip
+
+
+class Between(nn.Module):
+    """An operator between two convolutions of 1, 2 or 3 dimensions, the first with dead filters and biases."""
+
+    def __init__(self, operator: nn.Module | Callable[[torch.Tensor], torch.Tensor], dimensions: int) -> None:
+        super().__init__()
+        convolution = [nn.Conv1d, nn.Conv2d, nn.Conv3d][dimensions - 1]
+        self.first, self.operator, self.last = convolution(2, 6, 3), operator, convolution(6, 2, 1)
+        with torch.no_grad():
+            self.first.weight[::2] = 0.0
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.operator(self.first(x)))
+
+
+@pytest.mark.parametrize("case", range(len(CHANNEL_WISE)))
+def test_channel_wise_operators_of_every_rank(case: int) -> None:
+    torch.manual_seed(0)
+    operator, dimensions = CHANNEL_WISE[case]
+    masked = Between(operator, dimensions)
+    image = torch.randn(1, 2, *[7, 8, 9][:dimensions]).double()
+    result = shrink(masked, image)
+    assert result.model.get_submodule("first").out_channels == 3
+    assert result.report.unknown == ()
+    assert_equal(masked, result.model, torch.cat([image, -image]))
+
+
+UNBATCHED_POOLS: list[nn.Module | Callable[[torch.Tensor], torch.Tensor]] = [
+    nn.MaxPool2d(2), nn.AvgPool2d(3, 1, 1), nn.AdaptiveAvgPool2d(6), nn.AdaptiveMaxPool2d((3, 2)),
+    lambda x: F.max_pool2d(x, 3, 1, 1), lambda x: F.avg_pool2d(x, 2), lambda x: F.adaptive_avg_pool2d(x, 6),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(UNBATCHED_POOLS)))
+def test_a_pool_that_mixes_channels_is_left_alone(case: int) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.pool = nn.Conv1d(2, 6, 3), UNBATCHED_POOLS[case]
+            self.last = nn.LazyConv1d(2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.pool(self.first(x)))
+
+    torch.manual_seed(0)
+    image = torch.randn(1, 2, 10)
+    masked = Net().eval()
+    masked(image)
+    with torch.no_grad():
+        masked.first.weight[1::2] = 0.0
+    result = shrink(masked.double(), image.double())
+    assert len(result.report.unknown) == 1
+    assert result.model.get_submodule("first").out_channels == 6
+    assert_equal(masked, result.model, image.double())
+
+
+class TinyKeptConstant(nn.Module):
+    """Of the constants 1e-8 and 1, the tiny one is kept for `twice`; in float32 it is nothing but rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.twice, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1)
+        with torch.no_grad():
+            self.first.weight[2:] = 0.0
+            self.norm.bias.fill_(1.0)
+            self.norm.running_mean[2] = 0.1234567
+            scale = self.norm.weight[2].double() / (self.norm.running_var[2].double() + self.norm.eps).sqrt()
+            self.norm.bias[2] = (self.norm.running_mean[2].double() * scale).float()
+            self.twice.weight[:, 3:] = 0.0
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(x))
+        return self.last(x) + self.twice(self.twice(x))
+
+
+def test_a_tiny_kept_constant_is_no_carrier() -> None:
+    torch.manual_seed(0)
+    masked = TinyKeptConstant()
+    image = images(3, 8).float()
+    assert_equal(masked, shrink(masked, image).model, images(3, 8, seed=1).float(), 1e-6)
+
+
+def test_an_error_of_float32_is_not_excused_by_float64() -> None:
+    class Adds(nn.Module):
+        def __init__(self, amount: float) -> None:
+            super().__init__()
+            self.amount = amount
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + (self.amount * float(x.abs().max()) if x.dtype is torch.float32 else 0.0)
+
+    image = torch.randn(1, 3, 4, 4)
+    assert verify(nn.Identity(), Adds(5e-5), (image,)) == pytest.approx(5e-5, rel=0.1)
+    with pytest.raises(ShrinkError, match="differs"):
+        verify(nn.Identity(), Adds(2e-4), (image,))
+
+
+def test_a_difference_to_an_output_of_zeros_is_infinite() -> None:
+    zeros, image = nn.Threshold(1e9, 0.0), torch.randn(1, 3)
+    assert largest_difference(zeros, zeros, (image,)) == (0.0, torch.float32)
+    assert largest_difference(zeros, nn.Threshold(1e9, 1e-30), (image,)) == (float("inf"), torch.float32)
 
 
 def test_a_filter_whose_weights_sum_to_zero_is_alive() -> None:

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
-from masked_networks import SmallResNet, lenet, mask
+from masked_networks import RandomNetwork, SmallResNet, lenet, mask, mask_randomly
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
@@ -108,6 +108,35 @@ def test_report_says_what_went_and_why(masked: nn.Module) -> None:
     assert kept - (8 - dead) in (0, 1)
     assert list(report.index_additions) == [n for n, m in result.model.named_modules() if isinstance(m, IndexAdd)]
     assert "blocks.0.conv1 Conv2d 8x8" in str(report)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_report_counts_every_removed_channel_once(seed: int) -> None:
+    network = mask_randomly(RandomNetwork(seed), seed)
+    rows = shrink(network, torch.zeros(1, network.inputs, network.size, network.size).double()).report.layers
+    convolutions = [row for row in rows if "Conv" in row.op or row.op == "Linear"]
+    assert convolutions
+    for row in convolutions:
+        noted = [(int(note.split()[0]), note) for note in row.notes if " removed: " in note]
+        assert sum(count for count, note in noted if "inputs" in note) == row.in_before - row.in_after, row
+        assert sum(count for count, note in noted if "outputs" in note) == row.out_before - row.out_after, row
+
+
+def test_report_of_a_layer_that_reads_few_channels() -> None:
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.left, self.right = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.left(x) + self.right(x)
+
+    network = Fork().eval()
+    with torch.no_grad():
+        network.left.weight[:, :4] = 0.0
+    row = next(row for row in shrink(network, IMAGES).report.layers if row.layer == "left")
+    assert (row.in_before, row.in_after, row.notes) == (8, 4, ("4 inputs removed: not connected",))
 
 
 def test_no_zero_filter_gives_an_equal_model_and_says_so() -> None:
