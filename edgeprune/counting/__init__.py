@@ -1,4 +1,4 @@
-"""Sizes of a network and what they promise. Start with `count`; `promises.py` turns counts into theoretical speed-ups.
+"""Sizes of a network: MACs, parameters, and bytes of its compressed file. Start with `count`.
 
 Importing this package loads no torch until `count` is used.
 """
@@ -8,19 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.counting.promises import compressed_bytes, theoretical_speedup_filters, theoretical_speedup_macs
+from edgeprune.counting.sizes import compressed_bytes
 
 if TYPE_CHECKING:
     from edgeprune.counting.macs import Counts, LayerCount, count
 
-__all__ = [
-    "Counts",
-    "LayerCount",
-    "compressed_bytes",
-    "count",
-    "theoretical_speedup_filters",
-    "theoretical_speedup_macs",
-]
+__all__ = ["Counts", "LayerCount", "compressed_bytes", "count"]
 
 _LATE = ("Counts", "LayerCount", "count")
 

@@ -8,6 +8,7 @@ next; the report asks `cell_latency`, `paired_ratio` and `flags` what came out. 
 from edgeprune.measuring.comparison import unpaired_ratio
 from edgeprune.measuring.flags import FLAG_MEANINGS, flags
 from edgeprune.measuring.plan import PRESETS, MeasurePlan, Step, blocks, group_size, plan
+from edgeprune.measuring.speedup import realised, theoretical_speedup_filters, theoretical_speedup_macs
 from edgeprune.measuring.statistics import (
     LatencySummary,
     RatioSummary,
@@ -19,7 +20,7 @@ from edgeprune.measuring.statistics import (
     p90,
     paired_ratio,
     per_call_ns,
-    realised,
+    timed,
     verdict,
 )
 from edgeprune.measuring.steadiness import WarmupDecision, is_steady, warmup_decision
@@ -48,8 +49,11 @@ __all__ = [
     "per_call_ns",
     "plan",
     "realised",
+    "theoretical_speedup_filters",
+    "theoretical_speedup_macs",
     "thermal_gate",
     "throttled_window",
+    "timed",
     "unpaired_ratio",
     "verdict",
     "warmup_decision",

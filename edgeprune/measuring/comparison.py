@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeprune.measuring.statistics import RatioSummary, median, per_call_ns, t_quantile_975
+from edgeprune.measuring.statistics import RatioSummary, median, per_call_ns, t_quantile_975, timed
 from edgeprune.schema import Launch
 
 
@@ -20,10 +20,7 @@ def unpaired_ratio(before: Sequence[Launch], after: Sequence[Launch]) -> RatioSu
     Source: Welch, "The generalization of Student's problem when several different population variances are involved",
     Biometrika 34 (1947).
     """
-    logs = [
-        np.array([math.log(median(per_call_ns(launch))) for launch in side if launch.samples_ns])
-        for side in (before, after)
-    ]
+    logs = [np.array([math.log(median(per_call_ns(launch))) for launch in timed(side)]) for side in (before, after)]
     if not all(side.size for side in logs):
         return None
     centre = float(logs[0].mean() - logs[1].mean())

@@ -1,7 +1,8 @@
 """What a reader has to know of a measurement before trusting it.
 
-Flags never change a figure and never drop a sample. `FLAG_MEANINGS` holds every flag with its meaning, in the order in
-which they are written; `flags` says which a cell earns.
+Flags never change a figure and never drop a sample; that a throttled launch does not count is the rule of `timed`.
+`FLAG_MEANINGS` holds every flag with its meaning, in the order in which they are written; `flags` says which a cell
+earns.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from edgeprune.measuring.statistics import DRIFT_LIMIT, LatencySummary, drift, outliers, per_call_ns
+from edgeprune.measuring.statistics import DRIFT_LIMIT, LatencySummary, drift, outliers, per_call_ns, timed
 from edgeprune.measuring.thermal import throttled_window
 from edgeprune.schema import Launch
 
@@ -22,7 +23,8 @@ FLAG_MEANINGS: Mapping[str, str] = MappingProxyType(
         "outliers": "at least one sample lies further than 14.8 median absolute deviations from its launch's median",
         "drift": "in at least one launch the last quarter of the samples is more than 5 % slower or faster than the "
         "first",
-        "throttled": "the device lowered its clock for heat or power during a launch",
+        "throttled": "the device lowered its clock for heat or power during a launch, which is left out and made "
+        "again",
         "few-blocks": "fewer launches than the plan asks for, or fewer than 3: the interval is wide or missing",
         "noisy": "half of the 95 % interval is more than 5 % of the median latency",
     }
@@ -33,12 +35,12 @@ def flags(launches: Sequence[Launch], latency: LatencySummary | None, planned_la
     """The flags a cell earns, in the order of `FLAG_MEANINGS`.
 
     Args:
-        launches: All launches of the cell; memory launches are left out of every test.
+        launches: All launches of the cell; `throttled` looks at all that timed, the other tests at those that count.
         latency: Their `cell_latency`, None where there are no samples.
         planned_launches: Launches the plan asks for.
     """
-    timed = [launch for launch in launches if launch.purpose == "latency"]
-    samples = [per_call_ns(launch) for launch in timed if launch.samples_ns]
+    counted = timed(launches)
+    samples = [per_call_ns(launch) for launch in counted]
     drifts = [change for change in map(drift, samples) if change is not None]
     noisy = (
         latency is not None
@@ -47,10 +49,10 @@ def flags(launches: Sequence[Launch], latency: LatencySummary | None, planned_la
         and (latency.ci_high - latency.ci_low) / 2 > NOISY_HALF_INTERVAL * latency.median
     )
     earned = {
-        "unsteady": any(launch.steady is False for launch in timed),
+        "unsteady": any(launch.steady is False for launch in counted),
         "outliers": any(outliers(values).size > 0 for values in samples),
         "drift": any(abs(change) > DRIFT_LIMIT for change in drifts),
-        "throttled": any(throttled_window(launch.readings) for launch in timed),
+        "throttled": any(throttled_window(one.readings) for one in launches if one.purpose == "latency"),
         "few-blocks": bool(samples) and len(samples) < max(planned_launches, FEW_BLOCKS),
         "noisy": noisy,
     }

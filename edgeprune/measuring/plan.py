@@ -42,14 +42,6 @@ class MeasurePlan(Record):
     warmup_window: int = Field(default=20, ge=4)
     warmup_max: int = Field(default=300, ge=4)
 
-    def reached(self, samples: int, seconds: float) -> bool:
-        """Whether a launch with so many samples, taken over so many seconds, is complete.
-
-        >>> plan("quick").reached(samples=64, seconds=0.4)
-        False
-        """
-        return samples >= self.samples and seconds >= self.seconds
-
 
 # Quick groups 10 ms, not 100 ms: 64 groups of 100 ms would make every launch take 6.4 s, and a demo is to be short.
 PRESETS: Mapping[str, MeasurePlan] = {

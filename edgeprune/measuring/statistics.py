@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.measuring.thermal import throttled_window
 from edgeprune.schema import Launch
 
 P90_FROM_SAMPLES = 1024
@@ -26,7 +27,6 @@ OUTLIER_MADS = 14.8
 DRIFT_LIMIT = 0.05
 RATIO_RESAMPLES = 10_000
 LATENCY_RESAMPLES = 2_000
-NOTHING_PROMISED = 0.01
 
 _RESAMPLES_A_CHUNK = 2_000_000
 
@@ -38,7 +38,8 @@ Verdict = Literal["faster", "slower", "no change", "unknown"]
 class LatencySummary:
     """Latency of one cell in nanoseconds a call, over all samples of all launches.
 
-    The interval is None with a single launch, `p90` with fewer than 1,024 samples.
+    The interval is None with a single launch; `p90` with fewer than 1,024 samples, or where a sample is the mean of a
+    group of calls: the percentile of means says nothing of single calls.
     """
 
     median: float
@@ -59,6 +60,18 @@ class RatioSummary:
     blocks: int
 
 
+def timed(launches: Sequence[Launch]) -> list[Launch]:
+    """The launches whose samples count: of latency, and not in a window in which the device throttled.
+
+    A sample taken at a lowered clock is another machine's sample: the run measures again, and the journal keeps both.
+    """
+    return [
+        launch
+        for launch in launches
+        if launch.purpose == "latency" and launch.samples_ns and not throttled_window(launch.readings)
+    ]
+
+
 def per_call_ns(launch: Launch) -> Array:
     """The samples of a launch as nanoseconds a call, float64 [samples]: each sample divided by its group's size."""
     return np.asarray(launch.samples_ns, dtype=np.float64) / launch.group
@@ -73,7 +86,7 @@ def median(samples_ns: Array | Sequence[float]) -> float:
 
 
 def p90(samples_ns: Array | Sequence[float]) -> float | None:
-    """The 90th percentile (linear interpolation), or None below 1,024 samples.
+    """The 90th percentile (linear interpolation), or None below 1,024 samples, each of which is to be a single call.
 
     Source: MLPerf Mobile reports the 90th percentile of at least 1,024 samples.
     """
@@ -115,14 +128,16 @@ def drift(samples_ns: Array | Sequence[float]) -> float | None:
 
 
 def cell_latency(launches: Sequence[Launch], seed: int = 0) -> LatencySummary | None:
-    """Median latency of a cell over its latency launches, with a 95 % interval; None without samples.
+    """Median latency of a cell over the launches that count (`timed`), with a 95 % interval; None without samples.
 
     The interval is a hierarchical bootstrap (launches are drawn with replacement, then samples inside each), expanded
-    for the number of launches. It is None with one launch, which says nothing of the next.
+    for the number of launches. It is None with one launch, which says nothing of the next. The 90th percentile is that
+    of calls, so it is None if any launch timed groups of them.
 
     Source: Kalibera & Jones 2013, section 4 (levels of repetition); Hesterberg 2015 (see `expand_interval`).
     """
-    arrays = [per_call_ns(launch) for launch in launches if launch.purpose == "latency" and launch.samples_ns]
+    counted = timed(launches)
+    arrays = [per_call_ns(launch) for launch in counted]
     if not arrays:
         return None
     pooled = np.concatenate(arrays)
@@ -132,7 +147,8 @@ def cell_latency(launches: Sequence[Launch], seed: int = 0) -> LatencySummary | 
     if len(arrays) > 1:
         resampled = np.log(_hierarchical_medians(arrays, np.random.default_rng(seed)))
         low, high = expand_interval(resampled, math.log(middle), len(arrays))
-    return LatencySummary(middle, low, high, p90(pooled), int(pooled.size), len(arrays))
+    tail = p90(pooled) if all(launch.group == 1 for launch in counted) else None
+    return LatencySummary(middle, low, high, tail, int(pooled.size), len(arrays))
 
 
 def paired_ratio(blocks: Sequence[tuple[Launch, Launch]], seed: int = 0) -> RatioSummary | None:
@@ -194,19 +210,6 @@ def verdict(ratio: RatioSummary | None) -> Verdict:
     if ratio.ci_low > 1.0:
         return "faster"
     return "slower" if ratio.ci_high < 1.0 else "no change"
-
-
-def realised(real: float, theoretical_macs: float) -> float | None:
-    """The part of the promised speed-up that is real, log(real) / log(theoretical): 1 all of it, below 0 slower.
-
-    None where the theory promises less than 1 % either way: the quotient would be noise over nothing.
-
-    >>> realised(2.0, 4.0)
-    0.5
-    """
-    if not (real > 0 and theoretical_macs > 0) or abs(math.log(theoretical_macs)) < NOTHING_PROMISED:
-        return None
-    return math.log(real) / math.log(theoretical_macs)
 
 
 def _t_within(t: float, degrees: int) -> float:

@@ -16,7 +16,18 @@ from typing import Any
 from edgeprune import journal
 from edgeprune.manifest import Manifest
 from edgeprune.manifest import read as read_manifest
-from edgeprune.measuring import LatencySummary, RatioSummary, cell_latency, flags, paired_ratio, realised, verdict
+from edgeprune.measuring import (
+    LatencySummary,
+    RatioSummary,
+    cell_latency,
+    flags,
+    paired_ratio,
+    realised,
+    theoretical_speedup_filters,
+    theoretical_speedup_macs,
+    timed,
+    verdict,
+)
 from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Variant
 
 
@@ -24,7 +35,8 @@ from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, Net
 class CellResult:
     """One finished cell: how it ended, its network, its launches and what their samples say.
 
-    `latency` and `flags` are of cells that ended ok; `network` is None where building it failed.
+    `launches` are all that the journal holds; `latency` and `flags`, of cells that ended ok, come from those that count
+    (`measuring.timed`). `network` is None where building it failed.
     """
 
     end: CellEnd
@@ -159,7 +171,7 @@ def _pairs(cells: Sequence[CellResult], networks: Sequence[Network]) -> tuple[Pa
             PairResult(
                 masked=masked,
                 shrunk=shrunk,
-                theoretical_filters=1.0 / (1.0 - (shrunk.key.network.pruning_ratio or 0.0)),
+                theoretical_filters=theoretical_speedup_filters(shrunk.key.network.pruning_ratio or 0.0),
                 theoretical_macs=_theoretical_macs(masked, shrunk, networks),
                 ratio=paired_ratio(_shared_blocks(masked.launches, shrunk.launches)),
             )
@@ -174,12 +186,11 @@ def _with_variant(key: CellKey, variant: Variant) -> CellKey:
 def _shared_blocks(masked: Sequence[Launch], shrunk: Sequence[Launch]) -> list[tuple[Launch, Launch]]:
     """Launches that ran back to back: those whose session, block and unit are equal.
 
-    Launches left without a partner by an interrupted run are no pair; they count in their own cell only.
+    Launches left without a partner by an interrupted run, or by a throttled one, count in their own cell only.
     """
 
     def placed(launches: Sequence[Launch]) -> dict[tuple[str, int, str], Launch]:
-        timed = [launch for launch in launches if launch.purpose == "latency" and launch.samples_ns]
-        return {(launch.session_id, launch.block, launch.unit): launch for launch in timed}
+        return {(launch.session_id, launch.block, launch.unit): launch for launch in timed(launches)}
 
     ours, theirs = placed(masked), placed(shrunk)
     return [(ours[place], theirs[place]) for place in ours if place in theirs]
@@ -188,9 +199,9 @@ def _shared_blocks(masked: Sequence[Launch], shrunk: Sequence[Launch]) -> list[t
 def _theoretical_macs(masked: CellResult, shrunk: CellResult, networks: Sequence[Network]) -> float | None:
     """MACs(dense) / MACs(shrunk); a masked network keeps all shapes, so its MACs stand in for missing dense ones."""
     full = _dense(networks, shrunk.key.network) or masked.network
-    if full is None or shrunk.network is None or not full.macs or not shrunk.network.macs:
+    if full is None or shrunk.network is None:
         return None
-    return full.macs / shrunk.network.macs
+    return theoretical_speedup_macs(full.macs, shrunk.network.macs)
 
 
 def _dense(networks: Sequence[Network], key: NetworkKey) -> Network | None:

@@ -9,8 +9,8 @@ import torch
 from torch import fx, nn
 
 from edgeprune import models
-from edgeprune.counting import compressed_bytes, count, theoretical_speedup_filters, theoretical_speedup_macs
-from edgeprune.errors import ModelError, StorageError, UserError
+from edgeprune.counting import compressed_bytes, count
+from edgeprune.errors import ModelError, StorageError
 
 
 def resnet_macs(depth: int, size: int, in_channels: int, classes: int, projection: bool) -> int:
@@ -114,16 +114,6 @@ def test_inputs_that_do_not_fit():
     with pytest.raises(ModelError, match=r"ResNet.*\[1, 4, 32, 32\]") as caught:
         count(models.build("resnet20"), torch.zeros(1, 4, 32, 32))
     assert caught.value.hint
-
-
-def test_theoretical_speedups():
-    assert theoretical_speedup_filters(0.0) == 1.0
-    assert theoretical_speedup_filters(0.75) == 4.0
-    assert theoretical_speedup_macs(90, 45) == 2.0
-    assert theoretical_speedup_macs(90, 0) is None
-    for ratio in (1.0, -0.5, float("nan")):
-        with pytest.raises(UserError, match="ratio"):
-            theoretical_speedup_filters(ratio)
 
 
 def test_compressed_bytes(tmp_path: Path):

@@ -16,7 +16,10 @@ UNITS = [("a-0.3", ["a-m3", "a-s3"]), ("a-0.5", ["a-m5", "a-s5"]), ("a", ["a-den
     ("name", "numbers"),
     [("quick", (64, 1.0, 3, 0.01)), ("standard", (128, 10.0, 6, 0.1)), ("paper", (1024, 60.0, 10, 0.1))],
 )
-def test_presets_are_those_of_the_design(name: str, numbers: tuple[int, float, int, float]) -> None:
+def test_presets_are_those_of_the_design_but_quick_groups_10_ms(
+    name: str, numbers: tuple[int, float, int, float]
+) -> None:
+    """The design has 100 ms, but then each launch of `quick` would take 6.4 s, and a demo is to be short."""
     made = plan(name)
     assert (made.samples, made.seconds, made.launches, made.group_seconds) == numbers
     assert (made.warmup_calls, made.warmup_seconds, made.warmup_window, made.warmup_max) == (10, 0.5, 20, 300)
@@ -57,11 +60,6 @@ def test_impossible_numbers_are_the_users_mistake(wrong: object) -> None:
     with pytest.raises(UserError, match="measure") as raised:
         plan(wrong)  # type: ignore[arg-type]
     assert raised.value.hint
-
-
-def test_a_launch_ends_when_both_samples_and_seconds_are_reached() -> None:
-    quick = plan("quick")
-    assert [quick.reached(*at) for at in [(63, 2.0), (64, 0.9), (64, 1.0), (900, 0.5)]] == [False, False, True, False]
 
 
 @pytest.mark.parametrize(("call_ns", "group"), [(1e6, 1), (5e9, 1), (999_999, 11), (20_000, 500), (0, 10_000_000)])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from edgeprune.errors import UserError
 from edgeprune.measuring import (
     FLAG_MEANINGS,
     RatioSummary,
@@ -20,10 +21,15 @@ from edgeprune.measuring import (
     paired_ratio,
     per_call_ns,
     realised,
+    theoretical_speedup_filters,
+    theoretical_speedup_macs,
+    unpaired_ratio,
     verdict,
 )
 from edgeprune.measuring.statistics import expand_interval, t_quantile_975
 from edgeprune.schema import Launch, Reading
+
+HOT = [Reading(t_ns=0, throttled=False), Reading(t_ns=1, throttled=True)]
 
 
 def launch(samples_ns: list[int], group: int = 1, **fields: object) -> Launch:
@@ -52,6 +58,19 @@ def test_median_and_p90_equal_numpy_and_p90_needs_1024_samples() -> None:
     assert p90(values[:1023]) is None
     with pytest.raises(ValueError, match="no samples"):
         median([])
+
+
+def test_a_p90_is_one_of_calls_never_of_means_of_groups() -> None:
+    samples = list(range(1, 1025))
+    single = cell_latency([launch(samples[:512]), launch(samples[512:])])
+    assert single is not None
+    assert single.p90 == pytest.approx(np.percentile(samples, 90))
+    grouped = cell_latency([launch(samples[:512]), launch(samples[512:], group=2)])
+    assert grouped is not None
+    assert (grouped.samples, grouped.p90) == (1024, None)
+    few = cell_latency([launch(samples[1:])])
+    assert few is not None
+    assert few.p90 is None
 
 
 def test_outliers_are_those_beyond_ten_sigma_by_the_mad() -> None:
@@ -92,6 +111,7 @@ def test_a_latency_pools_the_samples_of_all_launches() -> None:
     assert summary.ci_low <= summary.median <= summary.ci_high
     assert cell_latency([launch([], purpose="memory")]) is None
     one = cell_latency([launch([10, 20, 30])])
+    assert cell_latency([launch([10, 20, 30]), launch([90] * 9, readings=HOT)]) == one
     assert one is not None
     assert (one.ci_low, one.ci_high) == (None, None)
 
@@ -127,6 +147,12 @@ def test_the_ratio_is_the_geometric_mean_over_blocks_of_ratios_of_medians() -> N
     single = paired_ratio(blocks[:1])
     assert single == RatioSummary(pytest.approx(4.0), None, None, 1)  # type: ignore[arg-type]
     assert paired_ratio([]) is None
+
+
+def test_a_throttled_launch_says_nothing_of_what_changed_between_runs() -> None:
+    before, after = [launch([400]), launch([440])], [launch([200]), launch([220])]
+    assert unpaired_ratio(before, [*after, launch([900], readings=HOT)]) == unpaired_ratio(before, after)
+    assert unpaired_ratio(before, [launch([900], readings=HOT)]) is None
 
 
 def test_what_moves_both_partners_of_a_block_alike_leaves_the_interval_narrow() -> None:
@@ -175,6 +201,17 @@ def test_realised_is_the_quotient_of_logarithms() -> None:
     assert realised(1.3, float("nan")) is None
 
 
+def test_theoretical_speedups() -> None:
+    assert theoretical_speedup_filters(0.0) == 1.0
+    assert theoretical_speedup_filters(0.75) == 4.0
+    assert theoretical_speedup_macs(90, 45) == 2.0
+    assert theoretical_speedup_macs(90, 0) is None
+    assert theoretical_speedup_macs(0, 90) is None
+    for ratio in (1.0, -0.5, float("nan")):
+        with pytest.raises(UserError, match="ratio"):
+            theoretical_speedup_filters(ratio)
+
+
 def test_a_quiet_cell_earns_no_flags() -> None:
     quiet = [launch([1000, 1001, 999, 1000] * 16) for _ in range(3)]
     assert flags(quiet, cell_latency(quiet), planned_launches=3) == []
@@ -184,12 +221,11 @@ def test_each_flag_is_earned_by_what_it_means() -> None:
     flat = [1000, 1001, 999, 1000] * 16
     rising = [1000 + 2 * i for i in range(64)]
     spiked = [*flat[:-1], 9000]
-    hot = [Reading(t_ns=0, throttled=True)]
     cases = {
         "unsteady": [launch(flat), launch(flat), launch(flat, steady=False)],
         "outliers": [launch(flat), launch(flat), launch(spiked)],
         "drift": [launch(rising), launch(rising), launch(rising)],
-        "throttled": [launch(flat, readings=hot), launch(flat), launch(flat)],
+        "throttled": [launch(flat), launch(rising, readings=HOT, steady=False), launch(flat), launch(flat)],
         "few-blocks": [launch(flat), launch(flat)],
         "noisy": [launch(flat), launch([value * 2 for value in flat]), launch(flat)],
     }
