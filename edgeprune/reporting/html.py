@@ -11,7 +11,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,15 +19,16 @@ import jinja2
 from edgeprune.measuring import FLAG_MEANINGS
 from edgeprune.reporting import wording
 from edgeprune.reporting.answer import answer
-from edgeprune.reporting.results import CellResult, PairResult, Results
-from edgeprune.schema import Network
+from edgeprune.reporting.page_tables import cells_table, networks_table, pairs_table
+from edgeprune.reporting.results import CellResult, Results
 
 CAPTIONS: Mapping[str, tuple[str, str]] = {
     "speedup": (
         "Promised and real speed-up",
         "Each point is a masked/shrunk pair; a line joins the pruning ratios of one network on one runtime. On the "
         "dashed line all of the speed-up that the MACs promise is real; on the grey line pruning gains no time. "
-        "Bars are 95 % intervals. Both axes are logarithmic.",
+        "Bars are 95 % intervals. Points of one network on several runtimes are set apart by up to 3 %, to show them all. "
+        "Both axes are logarithmic.",
     ),
     "latency": (
         "Latency of dense, masked and shrunk networks",
@@ -61,25 +61,6 @@ WORDS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Field:
-    """One field of a table: what is shown, what it sorts by ("" sorts last), and a class for its look."""
-
-    text: str
-    key: str = ""
-    look: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that sorts by a click: `numeric` says of each column whether it holds numbers."""
-
-    name: str
-    columns: tuple[str, ...]
-    numeric: tuple[bool, ...]
-    rows: tuple[tuple[Field, ...], ...]
-
-
 def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> str:
     """The report as HTML.
 
@@ -96,134 +77,75 @@ def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> st
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = _unbroken
-    statuses = Counter(cell.end.status for cell in results.cells)
-    earned = Counter(flag for cell in results.cells for flag in cell.flags)
+    manifest = results.manifest
     return environment.get_template("report.html.jinja").render(
-        manifest=results.manifest,
-        created=_moment(results.manifest.created_at),
+        manifest=manifest,
+        created=_moment(manifest.created_at),
         answer=answer(results),
-        statuses=[(status, statuses[status]) for status in ("ok", "invalid", "failed", "skipped") if statuses[status]],
-        left=len(results.unfinished),
-        figures=[
-            {
-                "name": name,
-                "title": title,
-                "caption": caption,
-                "data": base64.b64encode(svg[name]).decode(),
-                "width": _width(svg[name]),
-                "alt": _alt(results, name, title),
-            }
-            for name, (title, caption) in CAPTIONS.items()
-            if name in svg
-        ],
+        **_ends(results),
+        figures=_figures(results, svg),
         missing=[title for name, (title, _) in CAPTIONS.items() if name not in svg],
         tables=[pairs_table(results), cells_table(results), networks_table(results)],
-        wrong=[cell for cell in results.cells if not cell.ok],
         cell_name=_cell_name,
-        flags=[(name, meaning, earned[name]) for name, meaning in FLAG_MEANINGS.items()],
+        flags=_flags(results),
+        noise=_noise(results),
         problems=results.problems,
         notes=_notes(results),
         devices={name: _facts(facts) for name, facts in results.devices.items()},
-        versions=_facts(results.manifest.versions),
-        git=_facts(results.manifest.git or {}),
-        plan=_plan(results.manifest.plan),
-        matrix=json.dumps(results.manifest.matrix, indent=2, ensure_ascii=False, default=str),
+        versions=_facts(manifest.versions),
+        git=_facts(manifest.git or {}),
+        plan=_plan(manifest.plan),
+        matrix=json.dumps(manifest.matrix, indent=2, ensure_ascii=False, default=str),
         words=WORDS,
         files=files,
     )
 
 
-def pairs_table(results: Results) -> Table:
-    """Promised against real speed-up, a row a pair."""
-    labels = wording.setting_labels(cell.key for cell in results.cells)
-    keys = [pair.key.network for pair in results.pairs]
-
-    def row(pair: PairResult) -> tuple[Field, ...]:
-        ratio, key = pair.ratio, pair.key.network
-        interval = (
-            f"{ratio.ci_low:.2f} – {ratio.ci_high:.2f}" if ratio and ratio.ci_low and ratio.ci_high else wording.UNKNOWN
-        )
-        return (
-            _text(wording.model_name(key.model)),
-            Field(wording.recipe_label(key, keys), _key(pair.pruning_ratio)),
-            _text(labels[wording.setting(pair.key)]),
-            Field(wording.times(pair.theoretical_filters), _key(pair.theoretical_filters)),
-            Field(wording.times(pair.theoretical_macs), _key(pair.theoretical_macs)),
-            Field(wording.times(ratio.ratio if ratio else None), _key(ratio.ratio if ratio else None), "strong"),
-            Field(interval, _key(ratio.ci_low if ratio else None)),
-            Field(wording.percent(pair.realised), _key(pair.realised)),
-            Field(pair.verdict, pair.verdict, "verdict " + pair.verdict.replace(" ", "-")),
-        )
-
-    columns = ("Network", "Pruned", "Runtime", "By filters", "By MACs", "Real", "95 % interval", "Realised", "Verdict")
-    numeric = (False, True, False, True, True, True, True, True, False)
-    return Table("Pairs", columns, numeric, tuple(row(pair) for pair in results.pairs))
+def _ends(results: Results) -> dict[str, Any]:
+    """How many cells ended how, those that did not end well, and how many are left."""
+    number = Counter(cell.end.status for cell in results.cells)
+    return {
+        "statuses": [(status, number[status]) for status in ("ok", "invalid", "failed", "skipped") if number[status]],
+        "wrong": [cell for cell in results.cells if not cell.ok],
+        "left": len(results.unfinished),
+    }
 
 
-def cells_table(results: Results) -> Table:
-    """Latency and memory, a row a cell that ended."""
-    labels = wording.setting_labels(cell.key for cell in results.cells)
-    keys = [cell.key.network for cell in results.cells if cell.key.network.variant != "dense"]
-
-    def row(cell: CellResult) -> tuple[Field, ...]:
-        key, latency = cell.key.network, cell.latency
-        interval = wording.UNKNOWN
-        if latency and latency.ci_low and latency.ci_high:
-            interval = f"{wording.milliseconds(latency.ci_low)} – {wording.milliseconds(latency.ci_high)}"
-        memory = max((launch.peak_rss_bytes or 0 for launch in cell.launches), default=0) or None
-        recipe = wording.UNKNOWN if key.variant == "dense" else wording.recipe_label(key, keys)
-        return (
-            _text(wording.model_name(key.model)),
-            _text(key.variant),
-            Field(recipe, _key(key.pruning_ratio)),
-            _text(labels[wording.setting(cell.key)]),
-            Field(cell.end.status, cell.end.status, "status " + cell.end.status),
-            Field(wording.milliseconds(latency.median if latency else None), _key(latency.median if latency else None),
-                  "strong"),
-            Field(interval, _key(latency.ci_low if latency else None)),
-            Field(wording.byte_size(memory), _key(memory)),
-            Field(wording.byte_size(cell.end.artifact_bytes), _key(cell.end.artifact_bytes)),
-            Field(", ".join(cell.flags) or wording.UNKNOWN, " ".join(cell.flags)),
-        )  # fmt: skip
-
-    columns = (
-        "Network", "Variant", "Pruned", "Runtime", "Status", "Latency (ms)", "95 % interval (ms)", "Peak memory",
-        "Program", "Flags",
-    )  # fmt: skip
-    numeric = (False, False, True, False, False, True, True, True, True, False)
-    return Table("Cells", columns, numeric, tuple(row(cell) for cell in results.cells))
+def _figures(results: Results, svg: Mapping[str, bytes]) -> list[dict[str, str]]:
+    """The figures that were drawn, in the order of their captions, each as data of an address."""
+    return [
+        {
+            "name": name,
+            "title": title,
+            "caption": caption,
+            "data": base64.b64encode(svg[name]).decode(),
+            "width": _width(svg[name]),
+            "alt": _alt(results, name, title),
+        }
+        for name, (title, caption) in CAPTIONS.items()
+        if name in svg
+    ]
 
 
-def networks_table(results: Results) -> Table:
-    """Accuracy and size, a row a network."""
-    keys = [network.key for network in results.networks if network.key.variant != "dense"]
-
-    def row(network: Network) -> tuple[Field, ...]:
-        key = network.key
-        recipe = wording.UNKNOWN if key.variant == "dense" else wording.recipe_label(key, keys)
-        return (
-            _text(wording.model_name(key.model)),
-            _text(key.variant),
-            Field(recipe, _key(key.pruning_ratio)),
-            Field(wording.percent(network.accuracy, 1), _key(network.accuracy)),
-            Field(wording.count(network.params), _key(network.params)),
-            Field(wording.count(network.nonzero_params), _key(network.nonzero_params)),
-            Field(wording.count(network.macs), _key(network.macs)),
-            Field(wording.byte_size(network.onnx_bytes), _key(network.onnx_bytes)),
-            Field(wording.byte_size(network.compressed_bytes), _key(network.compressed_bytes)),
-        )
-
-    columns = ("Network", "Variant", "Pruned", "Accuracy", "Parameters", "Non-zero", "MACs", "ONNX", "Compressed")
-    numeric = (False, False, True, True, True, True, True, True, True)
-    return Table("Networks", columns, numeric, tuple(row(network) for network in results.networks))
+def _flags(results: Results) -> list[tuple[str, str, int]]:
+    """Each flag with its meaning and the number of cells that earn it."""
+    earned = Counter(flag for cell in results.cells for flag in cell.flags)
+    return [(name, meaning, earned[name]) for name, meaning in FLAG_MEANINGS.items()]
 
 
-def _text(text: str) -> Field:
-    return Field(text, text)
-
-
-def _key(value: float | None) -> str:
-    return "" if value is None else repr(value)
+def _noise(results: Results) -> str:
+    """How far the intervals of the latencies reach, as the middle cell and the worst one have it; "" without any."""
+    halves = sorted(
+        (summary.ci_high - summary.ci_low) / (2 * summary.median)
+        for summary in (cell.latency for cell in results.cells)
+        if summary and summary.ci_low is not None and summary.ci_high is not None
+    )
+    if not halves:
+        return ""
+    return (
+        f"Noise: half of the 95 % interval is {wording.percent(halves[len(halves) // 2], 1)} of the median latency in "
+        f"the middle cell, {wording.percent(halves[-1], 1)} in the worst."
+    )
 
 
 def _cell_name(cell: CellResult) -> str:

@@ -13,16 +13,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import LineStyleType
 
 from edgeprune.reporting import wording
-from edgeprune.reporting.plot_style import COLOURS, LINES, MARKERS, ONE_COLUMN, assigned, log_axes, panels
+from edgeprune.reporting.plot_style import (
+    COLOURS,
+    MARKERS,
+    ONE_COLUMN,
+    Recipe,
+    assigned,
+    line_styles,
+    log_axes,
+    panels,
+    recipe_handles,
+    recipe_of,
+)
 from edgeprune.reporting.results import Results
 from edgeprune.schema import Network
 
 BY_FILTERS, BY_PARAMETERS = "#0072B2", "#D55E00"
 LEAST_SPAN = 4.0  # percentage points that an accuracy axis shows at the least
 
-Recipe = tuple[str, int]
 Curve = tuple[Network | None, list[tuple[Network, Network]]]
 
 
@@ -35,10 +46,10 @@ def accuracy(results: Results) -> Figure | None:
     if not curves:
         return None
     figure, every = panels(list(curves))
+    styles = _styles(curves)
     for axes, model in zip(every, curves, strict=True):
-        for number, line in enumerate(curves[model].values()):
-            style = LINES[number % 4]
-            dense, points = line
+        for recipe, (dense, points) in curves[model].items():
+            style = styles[recipe]
             start = [(0.0, dense.accuracy)] if dense else []
             by_filters = start + [(masked.pruned_filters / masked.filters, masked.accuracy) for masked, _ in points]
             axes.plot(*_percentages(by_filters), color=BY_FILTERS, marker="o", linestyle=style)
@@ -50,13 +61,13 @@ def accuracy(results: Results) -> Figure | None:
         axes.set_xlim(-3, 103)
         axes.margins(y=0.12)
         _widen(axes, LEAST_SPAN)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     every[0].set_ylabel("accuracy (%)")
     handles = [
         Line2D([], [], color=BY_FILTERS, marker="o", label="share of filters"),
         Line2D([], [], color=BY_PARAMETERS, marker="s", label="share of parameters, once shrunk"),
     ]
-    figure.legend(handles=[*handles, *_recipe_handles(curves)], loc="outside lower center", ncols=2)
+    figure.legend(handles=[*handles, *recipe_handles(styles)], loc="outside lower center", ncols=2)
     return figure
 
 
@@ -65,6 +76,7 @@ def compression(results: Results) -> Figure | None:
 
     Source: Tessier et al. (2022), figure 4; compression = 100 / (100 - rate in percent).
     """
+    built = _curves(results)
     curves = {
         model: {
             recipe: [
@@ -75,7 +87,7 @@ def compression(results: Results) -> Figure | None:
             for recipe, (dense, points) in lines.items()
             if dense
         }
-        for model, lines in _curves(results).items()
+        for model, lines in built.items()
     }
     every = [point for lines in curves.values() for points in lines.values() for point in points]
     if not every:
@@ -83,12 +95,12 @@ def compression(results: Results) -> Figure | None:
     figure = Figure(figsize=(ONE_COLUMN, 3.0 + 0.16 * math.ceil(len(curves) / 2)), layout="constrained")
     axes = figure.add_subplot()
     handles = []
-    colours, markers = assigned(list(curves), COLOURS), assigned(list(curves), MARKERS)
+    colours, markers = assigned(curves, COLOURS), assigned(curves, MARKERS)
+    styles = _styles(built)
     for model, lines in curves.items():
-        for number, points in enumerate(lines.values()):
-            style = LINES[number % 4]
+        for recipe, points in lines.items():
             xs, ys = zip(*sorted([(1.0, 1.0), *points]), strict=True)
-            axes.plot(xs, ys, color=colours[model], marker=markers[model], linestyle=style,
+            axes.plot(xs, ys, color=colours[model], marker=markers[model], linestyle=styles[recipe],
                       markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
         handles.append(Line2D([], [], color=colours[model], marker=markers[model], label=wording.model_name(model)))
     right, top = (max([1.5, *values]) for values in zip(*every, strict=True))
@@ -97,8 +109,7 @@ def compression(results: Results) -> Figure | None:
     axes.set_xlabel("compression by pruned filters")
     axes.set_ylabel("compression by parameters, once shrunk")
     handles.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="y = x"))
-    recipes = _recipe_handles(_curves(results))
-    figure.legend(handles=[*handles, *recipes], loc="outside lower center", ncols=2)
+    figure.legend(handles=[*handles, *recipe_handles(styles)], loc="outside lower center", ncols=2)
     return figure
 
 
@@ -120,22 +131,14 @@ def _curves(results: Results) -> dict[str, dict[Recipe, Curve]]:
         if key.variant != "shrunk" or masked is None or not masked.filters:
             continue
         lines = curves.setdefault(key.model, {})
-        lines.setdefault((key.method, key.seed), (results.dense(key), []))[1].append((masked, network))
+        lines.setdefault(recipe_of(key), (results.dense(key), []))[1].append((masked, network))
     order = list(dict.fromkeys(network.key.model for network in results.networks))
     return {model: dict(sorted(curves[model].items())) for model in order if model in curves}
 
 
-def _recipe_handles(curves: Mapping[str, Mapping[Recipe, Curve]]) -> list[Line2D]:
-    """Line styles for methods and seeds, where there is more than one."""
-    recipes = sorted({recipe for lines in curves.values() for recipe in lines})
-    if len(recipes) < 2:
-        return []
-    several = len({seed for _, seed in recipes}) > 1
-    return [
-        Line2D([], [], color="#333333", linestyle=LINES[number % 4],
-               label=f"{method}, seed {seed}" if several else method)
-        for number, (method, seed) in enumerate(recipes)
-    ]  # fmt: skip
+def _styles(curves: Mapping[str, Mapping[Recipe, Curve]]) -> dict[Recipe, LineStyleType]:
+    """Line styles over the recipes of all models, so that both figures and their legends agree."""
+    return line_styles(recipe for lines in curves.values() for recipe in lines)
 
 
 def _percentages(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,9 +18,13 @@ from edgeprune.reporting.plot_style import (
     MARKERS,
     ONE_COLUMN,
     TWO_COLUMNS,
+    Recipe,
     assigned,
     interval,
+    line_styles,
     log_axes,
+    recipe_handles,
+    recipe_of,
     two_columns,
 )
 from edgeprune.reporting.results import CellResult, PairResult, Results
@@ -44,14 +49,24 @@ def speedup(results: Results) -> Figure | None:
     shown = {wording.setting(pair.key) for pair in pairs}
     colours = assigned([label for one, label in labels.items() if one in shown], COLOURS)
     markers = assigned([pair.key.network.model for pair in pairs], MARKERS)
-    rows = max(len(colours) + 1, len(markers))
-    figure = Figure(figsize=(ONE_COLUMN, 2.8 + 0.16 * rows), layout="constrained")
+    styles = line_styles(recipe_of(pair.key.network) for pair in pairs)
+    left = [Line2D([], [], color=colour, linewidth=2.5, label=label) for label, colour in colours.items()]
+    left.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="all of it real (y = x)"))
+    right = [
+        Line2D([], [], color="#333333", marker=marker, linestyle="none", label=wording.model_name(model))
+        for model, marker in markers.items()
+    ]
+    right += recipe_handles(styles)
+    figure = Figure(figsize=(ONE_COLUMN, 2.8 + 0.16 * max(len(left), len(right))), layout="constrained")
     axes = figure.add_subplot()
-    for (model, _, _, setting), line in _trajectories(pairs).items():
-        colour, marker = colours[labels[setting]], markers[model]
-        xs = [pair.theoretical_macs or 1.0 for pair in line]
+    aside = _set_apart(list(colours))
+    for (model, by, setting), line in _trajectories(pairs).items():
+        label = labels[setting]
+        colour, marker = colours[label], markers[model]
+        xs = [(pair.theoretical_macs or 1.0) * aside[label] for pair in line]
         ratios = [pair.ratio for pair in line if pair.ratio is not None]
-        axes.plot(xs, [ratio.ratio for ratio in ratios], color=colour, linewidth=0.8, alpha=0.6, zorder=2)
+        axes.plot(xs, [ratio.ratio for ratio in ratios], color=colour, linestyle=styles[by], linewidth=0.8, alpha=0.6,
+                  zorder=2)  # fmt: skip
         for x, ratio in zip(xs, ratios, strict=True):
             axes.plot(x, ratio.ratio, marker=marker, color=colour, markeredgecolor="white", markeredgewidth=0.4,
                       markersize=4.2, linestyle="none", zorder=3)  # fmt: skip
@@ -64,12 +79,6 @@ def speedup(results: Results) -> Figure | None:
     axes.axhline(1.0, color="#999999", linewidth=0.7, zorder=1)
     axes.set_xlabel("speed-up promised by MACs, dense / shrunk")
     axes.set_ylabel("real speed-up, masked / shrunk")
-    left = [Line2D([], [], color=colour, linewidth=2.5, label=label) for label, colour in colours.items()]
-    left.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="all of it real (y = x)"))
-    right = [
-        Line2D([], [], color="#333333", marker=marker, linestyle="none", label=wording.model_name(model))
-        for model, marker in markers.items()
-    ]
     figure.legend(handles=two_columns(left, right), loc="outside lower center", ncols=2, handlelength=1.6)
     return figure
 
@@ -84,12 +93,12 @@ def latency(results: Results) -> Figure | None:
     labels = {one: label for one, label in labels.items() if one in present}
     models = list(dict.fromkeys(cell.key.network.model for cell in cells))
     groups = max(
-        len({_recipe(cell.key.network) for cell in cells if cell.key.network.model == model}) for model in models
+        len({_place(cell.key.network) for cell in cells if cell.key.network.model == model}) for model in models
     )
     width = ONE_COLUMN if len(labels) == 1 and groups <= 5 else TWO_COLUMNS
     figure = Figure(figsize=(width, 0.55 + 1.55 * len(models)), layout="constrained")
     grid = figure.subplots(len(models), len(labels), squeeze=False)
-    keys = [cell.key.network for cell in cells if cell.key.network.variant != "dense"]
+    keys = [cell.key.network for cell in cells]
     for row, model in enumerate(models):
         tops = _latency_tops([cell for cell in cells if cell.key.network.model == model])
         for column, (setting, label) in enumerate(labels.items()):
@@ -112,13 +121,19 @@ def latency(results: Results) -> Figure | None:
     return figure
 
 
-def _trajectories(pairs: Sequence[PairResult]) -> dict[tuple[str, str, int, wording.Setting], list[PairResult]]:
-    """Pairs of one model, method, seed and setting, by rising ratio: the points that a line joins."""
-    lines: dict[tuple[str, str, int, wording.Setting], list[PairResult]] = {}
+def _trajectories(pairs: Sequence[PairResult]) -> dict[tuple[str, Recipe, wording.Setting], list[PairResult]]:
+    """Pairs of one model, recipe and setting, by rising ratio: the points that a line joins."""
+    lines: dict[tuple[str, Recipe, wording.Setting], list[PairResult]] = {}
     for pair in sorted(pairs, key=lambda one: one.pruning_ratio):
         key = pair.key.network
-        lines.setdefault((key.model, key.method, key.seed, wording.setting(pair.key)), []).append(pair)
+        lines.setdefault((key.model, recipe_of(key), wording.setting(pair.key)), []).append(pair)
     return lines
+
+
+def _set_apart(labels: Sequence[str]) -> dict[str, float]:
+    """Factors, at most 3 % from 1, that keep the points of one network on several settings from hiding each other."""
+    step = 0.06 / max(3, len(labels))
+    return {label: math.exp(step * (place - (len(labels) - 1) / 2)) for place, label in enumerate(labels)}
 
 
 def _clipped_interval(pair: PairResult) -> tuple[float, ...]:
@@ -129,26 +144,27 @@ def _clipped_interval(pair: PairResult) -> tuple[float, ...]:
 
 
 def _latency_panel(axes: Axes, cells: Sequence[CellResult], keys: Sequence[NetworkKey]) -> None:
-    """One model on one setting: the dense bar and its level, then masked beside shrunk by recipe."""
+    """One model on one setting: the dense bars and their level, then masked beside shrunk by recipe."""
     axes.grid(axis="x", visible=False)
     axes.tick_params(axis="x", length=0)
-    recipes = sorted({_recipe(cell.key.network) for cell in cells})
-    names = {_recipe(key): wording.recipe_label(key, keys) for key in keys}
+    shown = {_place(cell.key.network): cell.key.network for cell in cells}
+    places = sorted(shown)
+    names = [_bar_name(shown[place], keys) for place in places]
     shift = {"dense": 0.0, "masked": -0.2, "shrunk": 0.2}
     for cell in cells:
         summary, variant = cell.latency, cell.key.network.variant
         if summary is None:
             continue
-        x = recipes.index(_recipe(cell.key.network)) + shift[variant]
+        x = places.index(_place(cell.key.network)) + shift[variant]
         axes.bar(x, summary.median / 1e6, width=0.4, edgecolor="#333333", linewidth=0.4, **VARIANT_FILLS[variant])
         if summary.ci_low is not None and summary.ci_high is not None:
             interval(axes, x, summary.ci_low / 1e6, summary.ci_high / 1e6, "black")
         if variant == "dense":
             axes.axhline(summary.median / 1e6, color="#4d4d4d", linestyle=":", linewidth=0.8, zorder=0.9)
-    axes.set_xticks(range(len(recipes)), [names.get(recipe, "dense") for recipe in recipes])
-    if any(len(name) > 8 for name in names.values()):
+    axes.set_xticks(range(len(places)), names)
+    if any(len(name) > 8 for name in names):
         axes.tick_params(axis="x", rotation=30)
-    axes.set_xlim(-0.6, len(recipes) - 0.4)
+    axes.set_xlim(-0.6, len(places) - 0.4)
 
 
 def _latency_tops(cells: Sequence[CellResult]) -> dict[wording.Setting, float]:
@@ -165,6 +181,14 @@ def _latency_tops(cells: Sequence[CellResult]) -> dict[wording.Setting, float]:
     return tops if shared > 2.5 * min(tops.values()) else dict.fromkeys(tops, shared)
 
 
-def _recipe(key: NetworkKey) -> tuple[float, str, int]:
-    """What places a network on the axis; the dense one comes first."""
-    return (-1.0, "", 0) if key.variant == "dense" else (key.pruning_ratio or 0.0, key.method, key.seed)
+def _place(key: NetworkKey) -> tuple[float, Recipe]:
+    """What places a network on the axis; dense ones come first."""
+    return (-1.0 if key.variant == "dense" else key.pruning_ratio or 0.0), recipe_of(key)
+
+
+def _bar_name(key: NetworkKey, among: Sequence[NetworkKey]) -> str:
+    """ "dense", or the recipe's label; with the seed where several are shown."""
+    label = wording.recipe_label(key, among)
+    if key.variant != "dense":
+        return label
+    return "dense" if label == wording.UNKNOWN else f"dense, {label}"

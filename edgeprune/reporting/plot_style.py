@@ -1,4 +1,4 @@
-"""What the figures have in common: widths, colours, markers, axes, intervals, legends.
+"""What the figures have in common: widths, colours, markers, line styles, axes, intervals, legends.
 
 Start with `STYLE`, matplotlib's settings for all of them; `styled` applies it to a block and no further.
 """
@@ -6,23 +6,31 @@ Start with `STYLE`, matplotlib's settings for all of them; `styled` applies it t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.typing import LineStyleType
+
+from edgeprune.schema import NetworkKey
+
+N = TypeVar("N")
+V = TypeVar("V")
+Recipe = tuple[str, int]
 
 ONE_COLUMN, TWO_COLUMNS = 3.4, 7.0  # inches, as in most two-column papers
 
 # Okabe & Ito, "Color Universal Design" (2008), ordered so that neighbours also differ in grey
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+# plain dashes are the line y = x
+LINES: tuple[LineStyleType, ...] = ("-", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 STYLE: Mapping[str, Any] = MappingProxyType(
     {
         "font.family": "DejaVu Sans",
@@ -106,6 +114,31 @@ def two_columns(left: list[Line2D], right: list[Line2D]) -> list[Line2D]:
     return padded(left) + padded(right)
 
 
-def assigned(names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+def recipe_of(key: NetworkKey) -> Recipe:
+    """What a line of a figure stands for: the method and the seed that its points share."""
+    return key.method, key.seed
+
+
+def line_styles(recipes: Iterable[Recipe]) -> dict[Recipe, LineStyleType]:
+    """A line style for each recipe of a figure, the same in all its panels and in its legend.
+
+    >>> line_styles([("l2", 0), ("l1", 0), ("l2", 0)])
+    {('l1', 0): '-', ('l2', 0): ':'}
+    """
+    return assigned(sorted(recipes), LINES)
+
+
+def recipe_handles(styles: Mapping[Recipe, LineStyleType]) -> list[Line2D]:
+    """Legend entries of line styles: methods, with their seeds where these differ; none if there is one recipe only."""
+    if len(styles) < 2:
+        return []
+    several = len({seed for _, seed in styles}) > 1
+    return [
+        Line2D([], [], color="#333333", linestyle=style, label=f"{method}, seed {seed}" if several else method)
+        for (method, seed), style in styles.items()
+    ]
+
+
+def assigned(names: Iterable[N], values: Sequence[V]) -> dict[N, V]:
     """Each name with a value of its own, in order; values come round again when they run out."""
     return {name: values[number % len(values)] for number, name in enumerate(dict.fromkeys(names))}

@@ -13,9 +13,10 @@ from edgeprune.storage import write_whole
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where the files of a report are, and its answer.
+    """Where the files of a report are, its answer, and what in the journal could not be read.
 
-    `figures` are by name and form, as in figures["speedup"]["pdf"]; one that would be empty is missing.
+    `figures` are by name and form, as in figures["speedup"]["pdf"]; one that would be empty is missing. `problems` name
+    each damaged line, and are told in report.html too.
     """
 
     html: Path
@@ -23,6 +24,7 @@ class ReportFiles:
     tables: Mapping[str, Path]
     figures: Mapping[str, Mapping[str, Path]]
     answer: str
+    problems: tuple[str, ...]
 
 
 def write_report(results_dir: Path | str) -> ReportFiles:
@@ -55,4 +57,4 @@ def write_report(results_dir: Path | str) -> ReportFiles:
         }
     beside = [*csv, *(f"tables/{name}" for name in latex), "manifest.json", "journal.jsonl"]
     page = write_whole(folder / "report.html", html.page(results, svg, beside).encode())
-    return ReportFiles(page, csv, latex, drawn, answer(results))
+    return ReportFiles(page, csv, latex, drawn, answer(results), results.problems)

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edgeprune.measuring import throttled_window
+from edgeprune.measuring import LatencySummary, throttled_window
 from edgeprune.reporting import wording
 from edgeprune.reporting.results import CellResult, PairResult, Results
-from edgeprune.schema import CELL_COLUMNS, LAYER_COLUMNS, PAIR_COLUMNS, NetworkKey, Reading
+from edgeprune.schema import CELL_COLUMNS, LAYER_COLUMNS, PAIR_COLUMNS, CellKey, Launch
 
 Row = dict[str, Any]
 
@@ -33,62 +33,29 @@ def cell_row(run_id: str, cell: CellResult) -> Row:
 
     Temperatures are the first and the last that were read over the cell's launches, `parity_rel` the largest of them.
     """
-    key, network, latency, end = cell.key, cell.network, cell.latency, cell.end
-    timed = [launch for launch in cell.launches if launch.purpose == "latency"]
-    readings: list[Reading] = [reading for launch in timed for reading in launch.readings]
-    temperatures = [reading.temp_c for reading in readings if reading.temp_c is not None]
     memory = [launch.peak_rss_bytes for launch in cell.launches if launch.peak_rss_bytes is not None]
     parities = [launch.parity_rel for launch in cell.launches if launch.parity_rel is not None]
     return {
         "run_id": run_id,
-        "cell_id": end.cell_id,
-        **_network_columns(key.network),
-        "runtime": key.runtime,
-        "target": key.target,
-        "device": key.device,
-        "threads": key.threads,
-        "batch": key.batch,
-        "precision": key.precision,
-        "status": end.status,
-        "reason": end.reason,
-        "params": network.params if network else None,
-        "nonzero_params": network.nonzero_params if network else None,
-        "macs": network.macs if network else None,
-        "accuracy": network.accuracy if network else None,
-        "onnx_bytes": network.onnx_bytes if network else None,
-        "compressed_bytes": network.compressed_bytes if network else None,
-        "artifact_bytes": end.artifact_bytes,
+        "cell_id": cell.end.cell_id,
+        **cell.key.network.model_dump(),
+        **_setting_columns(cell.key),
+        **cell.end.model_dump(include=_END),
+        **(cell.network.model_dump(include=_SIZES) if cell.network else dict.fromkeys(_SIZES)),
         "parity_rel": max(parities, default=None),
-        "latency_ns_median": latency.median if latency else None,
-        "latency_ns_ci_low": latency.ci_low if latency else None,
-        "latency_ns_ci_high": latency.ci_high if latency else None,
-        "latency_ns_p90": latency.p90 if latency else None,
-        "launches": latency.launches if latency else None,
-        "samples": latency.samples if latency else None,
+        **_latency_columns(cell.latency),
         "peak_rss_bytes": max(memory, default=None),
-        "weights_bytes": end.weights_bytes,
-        "arena_bytes": end.arena_bytes,
-        "instructions": end.instructions,
-        "cycles": end.cycles,
-        "temp_c_start": temperatures[0] if temperatures else None,
-        "temp_c_end": temperatures[-1] if temperatures else None,
-        "throttled": throttled_window(readings),
+        **_heat_columns(cell.launches),
         "flags": " ".join(cell.flags),
     }
 
 
 def pair_row(pair: PairResult) -> Row:
     """One row of pairs.csv; None where a value is not known."""
-    key, ratio = pair.key, pair.ratio
-    network = _network_columns(key.network)
-    del network["variant"]
+    ratio = pair.ratio
     return {
-        **network,
-        "runtime": key.runtime,
-        "device": key.device,
-        "threads": key.threads,
-        "batch": key.batch,
-        "precision": key.precision,
+        **pair.key.network.model_dump(exclude={"variant"}),
+        **_setting_columns(pair.key),
         "theoretical_speedup_filters": pair.theoretical_filters,
         "theoretical_speedup_macs": pair.theoretical_macs,
         "real_speedup": ratio.ratio if ratio else None,
@@ -102,9 +69,7 @@ def pair_row(pair: PairResult) -> Row:
 def layer_rows(results: Results) -> list[Row]:
     """The rows of layers.csv: one a convolution or linear layer of each network."""
     return [
-        {**_network_columns(network.key), **layer.model_dump()}
-        for network in results.networks
-        for layer in network.layers
+        {**network.key.model_dump(), **layer.model_dump()} for network in results.networks for layer in network.layers
     ]
 
 
@@ -128,14 +93,32 @@ _LATEX: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def _network_columns(key: NetworkKey) -> Row:
+_END = {"status", "reason", "artifact_bytes", "weights_bytes", "arena_bytes", "instructions", "cycles"}
+_SIZES = {"params", "nonzero_params", "macs", "accuracy", "onnx_bytes", "compressed_bytes"}
+
+
+def _setting_columns(key: CellKey) -> Row:
+    return key.model_dump(exclude={"network"})
+
+
+def _latency_columns(latency: LatencySummary | None) -> Row:
     return {
-        "model": key.model,
-        "dataset": key.dataset,
-        "method": key.method,
-        "pruning_ratio": key.pruning_ratio,
-        "seed": key.seed,
-        "variant": key.variant,
+        "latency_ns_median": latency.median if latency else None,
+        "latency_ns_ci_low": latency.ci_low if latency else None,
+        "latency_ns_ci_high": latency.ci_high if latency else None,
+        "latency_ns_p90": latency.p90 if latency else None,
+        "launches": latency.launches if latency else None,
+        "samples": latency.samples if latency else None,
+    }
+
+
+def _heat_columns(launches: Sequence[Launch]) -> Row:
+    readings = [reading for launch in launches if launch.purpose == "latency" for reading in launch.readings]
+    temperatures = [reading.temp_c for reading in readings if reading.temp_c is not None]
+    return {
+        "temp_c_start": temperatures[0] if temperatures else None,
+        "temp_c_end": temperatures[-1] if temperatures else None,
+        "throttled": throttled_window(readings),
     }
 
 
@@ -160,42 +143,35 @@ def _field(value: Any) -> str:
 def _pairs_table(results: Results) -> str:
     labels = wording.setting_labels(cell.key for cell in results.cells)
     keys = [pair.key.network for pair in results.pairs]
-    rows = []
-    for pair in results.pairs:
-        ratio = pair.ratio
-        interval = (
-            f"[{ratio.ci_low:.2f}, {ratio.ci_high:.2f}]"
-            if ratio and ratio.ci_low and ratio.ci_high
-            else wording.UNKNOWN
-        )
-        rows.append(
-            [
-                wording.model_name(pair.key.network.model),
-                wording.recipe_label(pair.key.network, keys),
-                labels[wording.setting(pair.key)],
-                f"{pair.theoretical_filters:.2f}",
-                _number(pair.theoretical_macs, 2),
-                _number(ratio.ratio if ratio else None, 2),
-                interval,
-                wording.percent(pair.realised),
-                pair.verdict,
-            ]
-        )
+    rows = [
+        [
+            wording.model_name(pair.key.network.model),
+            wording.recipe_label(pair.key.network, keys),
+            labels[wording.setting(pair.key)],
+            f"{pair.theoretical_filters:.2f}",
+            _number(pair.theoretical_macs),
+            _number(pair.ratio.ratio if pair.ratio else None),
+            wording.interval(pair.ratio, _number),
+            wording.percent(pair.realised),
+            pair.verdict,
+        ]
+        for pair in results.pairs
+    ]
     head = ["Network", "Pruned", "Runtime", "Filters", "MACs", "Real", "95 % interval", "Realised", "Verdict"]
     return _booktabs(head, rows, "lllrrrlrl", "Speed-ups promised by filters and by MACs, and the real one.")
 
 
 def _networks_table(results: Results) -> str:
-    keys = [network.key for network in results.networks if network.key.variant != "dense"]
+    keys = [network.key for network in results.networks]
     rows = [
         [
             wording.model_name(network.key.model),
             network.key.variant,
-            wording.UNKNOWN if network.key.variant == "dense" else wording.recipe_label(network.key, keys),
+            wording.recipe_label(network.key, keys),
             wording.percent(network.accuracy, 1),
             f"{network.params:,}",
             f"{network.nonzero_params:,}",
-            f"{network.macs / 1e6:.3g}",
+            wording.millions(network.macs),
             f"{network.onnx_bytes / 1e3:,.0f}",
         ]
         for network in results.networks
@@ -204,8 +180,8 @@ def _networks_table(results: Results) -> str:
     return _booktabs(head, rows, "lllrrrrr", "Accuracy and size of each network.")
 
 
-def _number(value: float | None, digits: int) -> str:
-    return wording.UNKNOWN if value is None else f"{value:.{digits}f}"
+def _number(value: float | None) -> str:
+    return wording.UNKNOWN if value is None else f"{value:.2f}"
 
 
 def _booktabs(head: Sequence[str], rows: Iterable[Sequence[str]], columns: str, title: str) -> str:

@@ -6,10 +6,12 @@ device, threads ...) cut down to what differs in this run. Start with `setting_l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from edgeprune.measuring import LatencySummary, RatioSummary
 from edgeprune.schema import CellKey, NetworkKey
 
 UNKNOWN = "–"
@@ -45,9 +47,13 @@ def setting(key: CellKey) -> Setting:
 
 
 def setting_labels(keys: Iterable[CellKey]) -> dict[Setting, str]:
-    """A label for each setting among `keys`, in their order: the runtime, and what else differs between them."""
+    """A label for each setting among `keys`, in their order: the runtime, and what else differs between them.
+
+    A target is named where a runtime has several on one device; it is known by the device otherwise.
+    """
     settings = list(dict.fromkeys(setting(key) for key in keys))
     differ = [len({one[part] for one in settings}) > 1 for part in range(6)]
+    targets = Counter(one[:2] for one in {one[:3] for one in settings})
 
     def label(one: Setting) -> str:
         runtime, device, target, threads, batch, precision = one
@@ -55,7 +61,7 @@ def setting_labels(keys: Iterable[CellKey]) -> dict[Setting, str]:
             text
             for text, shown in (
                 (device, differ[1]),
-                (target, differ[2] and not differ[1]),
+                (target, targets[one[:2]] > 1),
                 (f"{threads} thread" + "s" * (threads > 1), differ[3]),
                 (f"batch {batch}", differ[4]),
                 (precision, differ[5]),
@@ -68,13 +74,17 @@ def setting_labels(keys: Iterable[CellKey]) -> dict[Setting, str]:
 
 
 def recipe_label(key: NetworkKey, among: Sequence[NetworkKey]) -> str:
-    """A pruning recipe in short: its ratio, with method and seed where they differ `among` the networks shown."""
-    parts = [percent(key.pruning_ratio or 0.0)]
-    if len({other.method for other in among if other.method}) > 1:
+    """A pruning recipe in short: its ratio, with method and seed where they differ `among` the networks shown.
+
+    A dense network has none: "–", or its seed where there are several dense ones.
+    """
+    alike = [other for other in among if (other.variant == "dense") == (key.variant == "dense")]
+    parts = [] if key.variant == "dense" else [percent(key.pruning_ratio or 0.0)]
+    if len({other.method for other in alike}) > 1:
         parts.insert(0, key.method)
-    if len({other.seed for other in among}) > 1:
+    if len({other.seed for other in alike}) > 1:
         parts.append(f"seed {key.seed}")
-    return " ".join(parts)
+    return " ".join(parts) or UNKNOWN
 
 
 def percent(fraction: float | None, digits: int = 0) -> str:
@@ -97,24 +107,30 @@ def times(ratio: float | None) -> str:
     return f"{ratio:.1f}×" if ratio >= 9.995 else f"{ratio:.2f}×"
 
 
-def milliseconds(ns: float | None) -> str:
-    """A latency in milliseconds with three digits that count.
+def millions(value: float | None) -> str:
+    """Nanoseconds as milliseconds, or MACs in millions, with three digits that count and no exponent.
 
-    >>> milliseconds(812_345.0), milliseconds(34_210_000.0), milliseconds(None)
-    ('0.812', '34.2', '–')
+    >>> millions(812_345.0), millions(34_210_000.0), millions(4_089_184_256), millions(None)
+    ('0.812', '34.2', '4,089', '–')
     """
-    if ns is None:
+    if value is None:
         return UNKNOWN
-    value = ns / 1e6
+    value /= 1e6
     for limit, digits in ((0.01, 5), (0.1, 4), (1.0, 3), (10.0, 2), (100.0, 1)):
         if value < limit:
             return f"{value:.{digits}f}"
-    return f"{value:.0f}"
+    return f"{value:,.0f}"
 
 
-def count(value: int | None) -> str:
-    """A whole number with thin groups of three: 1,234,567."""
-    return UNKNOWN if value is None else f"{value:,}"
+def interval(summary: LatencySummary | RatioSummary | None, write: Callable[[float], str]) -> str:
+    """Both ends of a 95 % interval; "–" where there is none.
+
+    >>> interval(RatioSummary(2.0, 1.5, 2.25, blocks=3), "{:.2f}".format)
+    '1.50 – 2.25'
+    """
+    if summary is None or summary.ci_low is None or summary.ci_high is None:
+        return UNKNOWN
+    return f"{write(summary.ci_low)} – {write(summary.ci_high)}"
 
 
 def byte_size(value: float | None) -> str:

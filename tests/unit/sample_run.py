@@ -146,6 +146,28 @@ def records(
     return made
 
 
+def by_recipe(made: Sequence[AnyRecord], method: str, seed: int) -> list[AnyRecord]:
+    """The same records as another method and seed would have left them; the dense network takes the seed alone."""
+
+    def network_of(key: NetworkKey) -> NetworkKey:
+        return key.model_copy(update={"method": key.method and method, "seed": seed})
+
+    cells = {
+        one.cell_id: one.key.model_copy(update={"network": network_of(one.key.network)})
+        for one in made if isinstance(one, CellEnd)
+    }  # fmt: skip
+    changed: list[AnyRecord] = []
+    for one in made:
+        if isinstance(one, Network):
+            changed.append(one.model_copy(update={"key": network_of(one.key)}))
+        elif isinstance(one, Launch):
+            changed.append(one.model_copy(update={"cell_id": cells[one.cell_id].cell_id}))
+        elif isinstance(one, CellEnd):
+            key = cells[one.cell_id]
+            changed.append(one.model_copy(update={"key": key, "cell_id": key.cell_id}))
+    return changed
+
+
 def manifest(keys: Sequence[CellKey], name: str = "quickstart") -> dict[str, Any]:
     return {
         "schema_version": 1,

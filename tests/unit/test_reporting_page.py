@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
+import html
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,6 @@ from tests.unit.chromium import Page, open_page
 
 FIGURES = ["speedup", "latency", "accuracy", "compression"]
 HOSTILE = '<img src=x onerror="throw 1"></td></script><script>throw 2</script> & \\ % _'
-DOCTESTS = [
-    "measuring.plan", "measuring.statistics", "measuring.steadiness", "measuring.thermal", "reporting.tables",
-    "reporting.wording",
-]  # fmt: skip
 
 CONTRAST = """
 (() => {
@@ -148,6 +143,7 @@ def test_a_failed_cell_is_told_with_its_reason_and_its_text_stays_text(page: Pag
     said = page.evaluate('document.querySelector("#trust").textContent')
     assert "operations that its MACs leave out: aten::odd" in said
     assert "throttled" in said
+    assert "Noise: half of the 95\u00a0% interval" in said
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -236,16 +232,23 @@ def test_a_poor_run_still_gives_a_report(tmp_path: Path, what: str) -> None:
     assert ("no interval" in report.answer) is (what == "one launch")
 
 
+def test_lines_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    folder = sample_run.write_run(tmp_path / "run", sample_run.records(["lenet5"], [0.5], ["tvm"]))
+    whole = write_report(folder)
+    assert whole.problems == ()
+    assert "left out</a>" not in whole.html.read_text()
+    lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join([*lines[:-1], b"not a record\n"]))
+    damaged = write_report(folder)
+    assert len(damaged.problems) == 1
+    text = damaged.html.read_text()
+    assert "1 record left out</a>" in text
+    assert damaged.problems[0] in html.unescape(text)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     folder = sample_run.write_run(tmp_path / "run", sample_run.records(["lenet5"], [0.5], ["tvm"]))
     (folder / "figures").write_text("a file where a folder should be")
     with pytest.raises(StorageError, match="figures"):
         write_report(folder)
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-
-
-@pytest.mark.parametrize("name", DOCTESTS)
-def test_docstring_examples_run(name: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"edgeprune.{name}"))
-    assert result.attempted > 0
-    assert result.failed == 0

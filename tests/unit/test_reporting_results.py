@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import subprocess
@@ -15,9 +16,9 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import ResultsError
-from edgeprune.reporting import answer, load
+from edgeprune.reporting import answer, load, wording
 from edgeprune.reporting.tables import csv_files, latex_escape, latex_files
-from edgeprune.schema import CELL_COLUMNS, LAYER_COLUMNS, PAIR_COLUMNS, CellEnd, Launch, Network
+from edgeprune.schema import CELL_COLUMNS, LAYER_COLUMNS, PAIR_COLUMNS, CellEnd, Launch, Network, Reading
 from tests.unit import sample_run
 
 
@@ -143,6 +144,62 @@ def test_pairs_need_both_cells_ok_and_other_cells_show_no_latency(tmp_path: Path
     assert (row["status"], row["reason"]) == ("failed", 'it, "quoted"\nfell over')
     assert (row["latency_ns_median"], row["samples"], row["flags"]) == ("", "", "")
     assert row["params"] == "431080"
+
+
+def test_a_throttled_launch_does_not_count_once_it_was_made_again(tmp_path: Path) -> None:
+    made = sample_run.records(models=["lenet5"], ratios=[0.5], runtimes=["tvm"])
+    quiet = load(sample_run.write_run(tmp_path / "quiet", made)).pairs[0]
+    first = next(
+        one for one in made
+        if isinstance(one, Launch) and one.cell_id == quiet.shrunk.end.cell_id and one.purpose == "latency"
+    )  # fmt: skip
+    hot = first.model_copy(
+        update={
+            "session_id": "before",
+            "samples_ns": [9 * value for value in first.samples_ns],
+            "steady": False,
+            "readings": [Reading(t_ns=0, temp_c=91.0, throttled=True)],
+        }
+    )
+    partner = next(
+        one for one in made if isinstance(one, Launch) and (one.unit, one.block) == (hot.unit, hot.block)
+        and one.cell_id == quiet.masked.end.cell_id and one.purpose == "latency"
+    ).model_copy(update={"session_id": "before"})  # fmt: skip
+    folder = sample_run.write_run(tmp_path / "again", [hot, partner, *made])
+    again = load(folder).pairs[0]
+    assert again.ratio == quiet.ratio
+    assert again.shrunk.latency == quiet.shrunk.latency
+    assert again.shrunk.launches[0] == hot
+    assert set(again.shrunk.flags) == {"throttled", *quiet.shrunk.flags}
+    row = next(row for row in table(folder, "cells.csv") if row["cell_id"] == again.shrunk.end.cell_id)
+    assert (row["launches"], row["throttled"]) == ("3", "true")
+
+
+def test_settings_never_share_a_label() -> None:
+    def settings(*places: tuple[str, str, str]) -> list[str]:
+        (key,) = sample_run.cell_keys(["lenet5"], [], ["tvm"])
+        keys = [key.model_copy(update=dict(zip(("runtime", "device", "target"), one, strict=True))) for one in places]
+        return list(wording.setting_labels(keys).values())
+
+    assert settings(("tvm", "pi", "a72"), ("tvm", "pi", "a53"), ("tvm", "nano", "a57")) == [
+        "TVM, pi, a72", "TVM, pi, a53", "TVM, nano",
+    ]  # fmt: skip
+    assert settings(("tvm", "pi", "a72"), ("tvm", "pi", "a53")) == ["TVM, a72", "TVM, a53"]
+    assert settings(("tvm", "pi", "a72"), ("tvm", "nano", "a57")) == ["TVM, pi", "TVM, nano"]
+    every = list(itertools.product(("tvm", "torch"), ("pi", "nano"), ("a72", "a53", "host")))
+    for number in range(1, 4):
+        for chosen in itertools.combinations(every, number):
+            labels = settings(*chosen)
+            assert len(set(labels)) == len(labels) == number
+
+
+def test_macs_of_large_networks_are_printed_without_an_exponent(tmp_path: Path) -> None:
+    made = [
+        one.model_copy(update={"macs": 4_089_184_256}) if isinstance(one, Network) else one
+        for one in sample_run.records(["resnet56"], [0.5], ["tvm"])
+    ]
+    lines = latex_files(load(sample_run.write_run(tmp_path / "run", made)))["networks.tex"].decode().splitlines()
+    assert [line.split(" & ")[6] for line in lines if "ResNet-56" in line] == ["4,089"] * 3
 
 
 def test_a_run_in_progress_tells_what_is_left(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""The tables of report.html as fields to show and to sort by: pairs, cells, networks. Start with `pairs_table`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgeprune.measuring import LatencySummary, RatioSummary
+from edgeprune.reporting import wording
+from edgeprune.reporting.results import CellResult, PairResult, Results
+from edgeprune.schema import Network, NetworkKey
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a table: what is shown, what it sorts by ("" sorts last), and a class for its look."""
+
+    text: str
+    key: str = ""
+    look: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that sorts by a click: `numeric` says of each column whether it holds numbers."""
+
+    name: str
+    columns: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[Field, ...], ...]
+
+
+def pairs_table(results: Results) -> Table:
+    """Promised against real speed-up, a row a pair."""
+    labels = wording.setting_labels(cell.key for cell in results.cells)
+    keys = [pair.key.network for pair in results.pairs]
+
+    def row(pair: PairResult) -> tuple[Field, ...]:
+        ratio, key = pair.ratio, pair.key.network
+        return (
+            _text(wording.model_name(key.model)),
+            _recipe(key, keys),
+            _text(labels[wording.setting(pair.key)]),
+            _number(pair.theoretical_filters, wording.times),
+            _number(pair.theoretical_macs, wording.times),
+            _number(ratio.ratio if ratio else None, wording.times, "strong"),
+            _interval(ratio, "{:.2f}".format),
+            _number(pair.realised, wording.percent),
+            Field(pair.verdict, pair.verdict, "verdict " + pair.verdict.replace(" ", "-")),
+        )
+
+    columns = ("Network", "Pruned", "Runtime", "By filters", "By MACs", "Real", "95 % interval", "Realised", "Verdict")
+    numeric = (False, True, False, True, True, True, True, True, False)
+    return Table("Pairs", columns, numeric, tuple(row(pair) for pair in results.pairs))
+
+
+def cells_table(results: Results) -> Table:
+    """Latency and memory, a row a cell that ended."""
+    labels = wording.setting_labels(cell.key for cell in results.cells)
+    keys = [cell.key.network for cell in results.cells]
+
+    def row(cell: CellResult) -> tuple[Field, ...]:
+        key, latency = cell.key.network, cell.latency
+        return (
+            _text(wording.model_name(key.model)),
+            _text(key.variant),
+            _recipe(key, keys),
+            _text(labels[wording.setting(cell.key)]),
+            Field(cell.end.status, cell.end.status, "status " + cell.end.status),
+            _number(latency.median if latency else None, wording.millions, "strong"),
+            _interval(latency, wording.millions),
+            _number(max((one.peak_rss_bytes or 0 for one in cell.launches), default=0) or None, wording.byte_size),
+            _number(cell.end.artifact_bytes, wording.byte_size),
+            Field(", ".join(cell.flags) or wording.UNKNOWN, " ".join(cell.flags), "earned"),
+        )
+
+    columns = (
+        "Network", "Variant", "Pruned", "Runtime", "Status", "Latency (ms)", "95 % interval (ms)", "Peak memory",
+        "Program", "Flags",
+    )  # fmt: skip
+    numeric = (False, False, True, False, False, True, True, True, True, False)
+    return Table("Cells", columns, numeric, tuple(row(cell) for cell in results.cells))
+
+
+def networks_table(results: Results) -> Table:
+    """Accuracy and size, a row a network."""
+    keys = [network.key for network in results.networks]
+
+    def row(network: Network) -> tuple[Field, ...]:
+        return (
+            _text(wording.model_name(network.key.model)),
+            _text(network.key.variant),
+            _recipe(network.key, keys),
+            _number(network.accuracy, lambda accuracy: wording.percent(accuracy, 1)),
+            _number(network.params, "{:,}".format),
+            _number(network.nonzero_params, "{:,}".format),
+            _number(network.macs, "{:,}".format),
+            _number(network.onnx_bytes, wording.byte_size),
+            _number(network.compressed_bytes, wording.byte_size),
+        )
+
+    columns = ("Network", "Variant", "Pruned", "Accuracy", "Parameters", "Non-zero", "MACs", "ONNX", "Compressed")
+    numeric = (False, False, True, True, True, True, True, True, True)
+    return Table("Networks", columns, numeric, tuple(row(network) for network in results.networks))
+
+
+def _text(text: str) -> Field:
+    return Field(text, text)
+
+
+def _number(value: float | None, write: Callable[[float], str], look: str = "") -> Field:
+    return Field(wording.UNKNOWN, look=look) if value is None else Field(write(value), repr(value), look)
+
+
+def _recipe(key: NetworkKey, among: Sequence[NetworkKey]) -> Field:
+    ratio = key.pruning_ratio
+    return Field(wording.recipe_label(key, among), "" if ratio is None else repr(ratio))
+
+
+def _interval(summary: LatencySummary | RatioSummary | None, write: Callable[[float], str]) -> Field:
+    """Both ends of an interval; it sorts by the lower one."""
+    low = summary.ci_low if summary else None
+    return Field(wording.interval(summary, write), "" if low is None else repr(low))
