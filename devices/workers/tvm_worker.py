@@ -62,6 +62,7 @@ def load(model: str, threads: int) -> worker_loop.Runtime:
         threads: Threads of TVM's pool; it counts only for a library compiled for more than one.
     """
     os.environ["TVM_NUM_THREADS"] = str(threads)
+    os.environ["TVM_BIND_THREADS"] = "0"  # else the pool leaves the cores that the worker was pinned to
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # tvm_ffi would import torch: 1.5 s and 180 MB
     found = importlib.util.find_spec("tvm")  # does not import it
     if found is None or found.origin is None:

@@ -22,7 +22,7 @@ from edgeprune.errors import ExportError
 from edgeprune.evaluation import in_evaluation_mode
 from edgeprune.storage import write_whole
 
-# the newest that torch's exporter, ONNX Runtime 1.22 and TVM 0.27 share
+# not the newest: one that ONNX Runtime (since 1.17) and TVM 0.27 both read, and that has all operators needed so far
 OPSET = 20
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +117,12 @@ def test_names(small: Path, tmp_path: Path) -> None:
     assert compiling.takes_module("torch")
     assert not compiling.takes_module("tvm")
     assert "apache-tvm" in compiling.distributions("tvm")
-    assert json.loads(json.dumps(compiling.target("host").ingredients())) == compiling.target("host").ingredients()
+    host = compiling.target("host")
+    assert json.loads(json.dumps(host.ingredients())) == host.ingredients()
+    assert replace(host, l1_bytes=1, l2_bytes=None).ingredients() == host.ingredients()
+    assert replace(host, vector_bits=64).ingredients() != host.ingredients()
+    for name in compiling.__all__:
+        assert importlib.util.find_spec(f"edgeprune.compiling.{name}") is None, f"a function and a module: {name}"
     with pytest.raises(UnknownNameError, match="unknown runtime 'tmv'"):
         compile_onnx(small, tmp_path / "out", runtime="tmv")
     with pytest.raises(UnknownNameError, match="unknown target 'hosts'"):
@@ -220,6 +228,20 @@ def test_package_and_worker_load_no_compiler(small: Path, tmp_path: Path) -> Non
         "assert not [name for name in sys.modules if name.startswith('edgeprune')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_threads_of_the_tvm_worker_stay_on_the_cores_it_was_given(small: Path, tmp_path: Path) -> None:
+    model = compile_onnx(small, tmp_path / "out", runtime="tvm", threads=2).model
+    given = {max(os.sched_getaffinity(0))}
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(WORKERS)!r}); os.sched_setaffinity(0, {given}); "
+        "import numpy, tvm_worker; before = set(os.listdir('/proc/self/task')); "
+        f"held = tvm_worker.load({str(model)!r}, 2); held.bind([numpy.zeros((1, 3, 8, 8), 'float32')]); held.call(); "
+        "tasks = set(os.listdir('/proc/self/task')); assert tasks > before; "
+        "print([sorted(os.sched_getaffinity(int(task))) for task in tasks])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert all(set(cores) == given for cores in json.loads(done.stdout)), done.stdout
 
 
 @pytest.mark.parametrize("registers", [16, 32])
