@@ -2,35 +2,42 @@
 
     python benchmarks/speed/tvm_vs_onnxruntime.py [--threads 1] [--rounds 12] [--out DIR]
 
-Each runtime holds each network in its own worker process; rounds of about 100 ms alternate between the two in random
-order. The ratio is the geometric mean over rounds of TVM's latency by ONNX Runtime's, with a 95 % bootstrap interval.
-Numbers must be equal first. With --out, a table (Markdown) and every sample (JSON) are written. Start with `compare`.
+Each runtime holds each network in its own worker process on the same cores; rounds of about 100 ms alternate between
+the two in random order. The ratio is the geometric mean over rounds of TVM's latency by ONNX Runtime's, with a 95 %
+bootstrap interval: of rounds, not of launches, so it does not say how much another launch would differ. Numbers must be
+equal first. With --out, a table (Markdown) and the latency of every round (JSON) are written. Start with `compare`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import platform
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from torch import nn
 
 import edgeprune as ep
-from edgeprune.compiling import Artifact, compile_onnx
+from edgeprune.compiling import compile_onnx
+from edgeprune.errors import ParityError
+from edgeprune.exporting import PARITY_TOLERANCE, parity
+from edgeprune.measuring import PRESETS, group_size
+from edgeprune.measuring.statistics import expand_interval
+from edgeprune.transport import Transport, Worker, connect
 
-WORKERS = Path(__file__).resolve().parents[2] / "devices" / "workers"
 RUNTIMES = ("onnxruntime", "tvm")
 GOAL = 1.15
-TOLERANCE = 1e-4
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -73,48 +80,28 @@ class Row:
     compile_s: float
 
 
-class Worker:
-    """A worker process that holds one compiled network."""
+class Contender:
+    """A network in one runtime's worker, found right and warmed up.
 
-    def __init__(self, artifact: Artifact, image: np.ndarray, folder: Path) -> None:
-        script = WORKERS / f"{artifact.runtime}_worker.py"
-        self._process = subprocess.Popen(
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        image.tofile(folder / "image")
-        self.ask(op="load", model=str(artifact.model.resolve()), threads=artifact.threads)
-        self.ask(op="bind", inputs=[{"path": str(folder / "image"), "shape": image.shape, "dtype": "float32"}])
-        self.output = self._check(folder / f"{artifact.runtime}.output")
-        self.time(20, 0.3)  # warm up
-        self.group = max(1, int(0.01e9 / self.time(1, 0.1)))
+    Raises:
+        ParityError: its output differs from the network's own by more than 1e-4 relative; nothing was timed then.
+    """
 
-    def ask(self, **request: object) -> list[int]:
-        """Send a request and wait for its end; returns the samples that came, in ns."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the worker has no pipes")
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        samples: list[int] = []
-        for line in self._process.stdout:
-            answer = json.loads(line)
-            samples += answer.get("samples_ns", [])
-            if "error" in answer:
-                raise RuntimeError(f"{request['op']}: {answer['message']}")
-            if "ok" in answer:
-                return samples
-        raise RuntimeError(f"the worker ended during {request['op']}")
+    def __init__(self, worker: Worker, model: str, image: tuple[str, np.ndarray], wanted: np.ndarray, threads: int):
+        worker.load(model, threads)
+        worker.bind([image])
+        (output,) = worker.check(1)
+        self.error = parity(wanted, output)
+        if not self.error <= PARITY_TOLERANCE:
+            raise ParityError(f"{model}: the output differs from the network's by {self.error:.1e} relative")
+        self._worker = worker
+        first = worker.time(group=1, samples=20, seconds=0.3).samples_ns
+        self._group = group_size(median(first[len(first) // 2 :]), PRESETS["quick"])
 
-    def _check(self, path: Path) -> np.ndarray:
-        self.ask(op="check", outputs=[str(path)])
-        return np.fromfile(path, np.float32)
-
-    def time(self, group: int, seconds: float) -> float:
-        """Median latency of a call in ns, of as many groups as fit in the time."""
-        return float(np.median(self.ask(op="time", group=group, samples=5, seconds=seconds, lead=1))) / group
-
-    def close(self) -> None:
-        """Let the process end."""
-        self.ask(op="quit")
-        self._process.wait()
+    def latency_ns(self) -> float:
+        """Median latency of a call, of as many groups as fit in 100 ms."""
+        taken = self._worker.time(group=self._group, samples=5, seconds=0.1, lead=1)
+        return median(taken.samples_ns) / taken.group
 
 
 def network(case: Case) -> tuple[nn.Module, torch.Tensor]:
@@ -138,29 +125,46 @@ def network(case: Case) -> tuple[nn.Module, torch.Tensor]:
     return model.eval(), example
 
 
-def compare(case: Case, threads: int, rounds: int, folder: Path) -> Row:
-    """Compile one network for both runtimes and time them in turn."""
+def compare(case: Case, threads: int, rounds: int, transport: Transport, folder: Path) -> Row:
+    """Compile one network for both runtimes and time them in turn.
+
+    Raises:
+        ParityError: an output differs from the network's.
+    """
     model, example = network(case)
+    with torch.no_grad():
+        wanted = model(example).numpy()
     onnx_path = ep.export_onnx(model, example, folder / "network.onnx")
     start = time.perf_counter()
     artifacts = {name: compile_onnx(onnx_path, folder / name, runtime=name, threads=threads) for name in RUNTIMES}
     compile_s = time.perf_counter() - start
-    workers = {name: Worker(artifacts[name], example.numpy(), folder) for name in RUNTIMES}
-    reference, output = (workers[name].output for name in RUNTIMES)
-    error = float(np.abs(output - reference).max() / np.abs(reference).max())
-    if error > TOLERANCE:
-        raise SystemExit(f"{case.name}: outputs differ by {error:.1e} relative; not timed")
-    order = random.Random(0)
-    latency: dict[str, list[float]] = {name: [] for name in RUNTIMES}
-    for _ in range(rounds):
-        for name in order.sample(RUNTIMES, len(RUNTIMES)):
-            latency[name].append(workers[name].time(workers[name].group, 0.1))
-    for worker in workers.values():
-        worker.close()
-    logs = np.log(np.array(latency["tvm"]) / np.array(latency["onnxruntime"]))
-    draws = np.random.default_rng(0).choice(logs, (2000, len(logs))).mean(axis=1)
-    low, high = np.exp(np.percentile(draws, [2.5, 97.5]))
-    return Row(case.name, threads, error, latency, float(np.exp(logs.mean())), float(low), float(high), compile_s)
+    example.numpy().tofile(folder / "image.bin")
+    image = (transport.push([folder / "image.bin"])[0], example.numpy())
+    with contextlib.ExitStack() as stack:
+        contenders = {}
+        for name in RUNTIMES:
+            worker = stack.enter_context(Worker.start(transport, name, cores(transport, threads)))
+            contenders[name] = Contender(worker, transport.push([artifacts[name].model])[0], image, wanted, threads)
+        error = max(contender.error for contender in contenders.values())
+        order = random.Random(0)
+        latency: dict[str, list[float]] = {name: [] for name in RUNTIMES}
+        for _ in range(rounds):
+            for name in order.sample(RUNTIMES, len(RUNTIMES)):
+                latency[name].append(contenders[name].latency_ns())
+    return Row(case.name, threads, error, latency, *ratio(latency["tvm"], latency["onnxruntime"]), compile_s)
+
+
+def cores(transport: Transport, threads: int) -> list[int] | None:
+    """The last cores of this machine, since the first serve interrupts; None where it cannot pin."""
+    facts = transport.facts()
+    return sorted(core["core"] for core in facts["cores"])[-threads:] if facts["pinning"] else None
+
+
+def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """Geometric mean of the quotients of latencies taken in the same round, and the ends of its 95 % interval."""
+    logs = np.log(np.array(ours) / np.array(theirs))
+    drawn = np.random.default_rng(0).choice(logs, (RESAMPLES, len(logs))).mean(axis=1)
+    return (math.exp(logs.mean()), *expand_interval(drawn, float(logs.mean()), len(logs)))
 
 
 def table(rows: list[Row]) -> str:
@@ -190,15 +194,21 @@ def main() -> int:
     parser.add_argument("--only", default="", help="networks whose name contains this")
     parser.add_argument("--out", type=Path, help="folder for tvm_vs_onnxruntime.md and .json")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = []
-    for case in CASES:
-        if options.only in case.name:
-            with tempfile.TemporaryDirectory() as folder:
-                rows.append(compare(case, options.threads, options.rounds, Path(folder)))
-            print(f"{rows[-1].ratio:.2f}  {case.name}", flush=True)
-    if not rows:
+    cases = [case for case in CASES if options.only in case.name]
+    if not cases:
         parser.error(f"no network's name contains {options.only!r}: {[case.name for case in CASES]}")
+    if options.rounds < 2:
+        parser.error("an interval takes at least 2 rounds")
+    torch.set_num_threads(1)
+    transport = connect("local")
+    if not transport.acquire():
+        parser.error("another run is measuring on this machine: wait for its end")
+    rows = []
+    with contextlib.closing(transport):
+        for case in cases:
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(compare(case, options.threads, options.rounds, transport, Path(folder)))
+            print(f"{rows[-1].ratio:.2f}  {case.name}", flush=True)
     text = table(rows)
     print(text)
     if options.out:
