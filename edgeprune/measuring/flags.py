@@ -23,8 +23,7 @@ FLAG_MEANINGS: Mapping[str, str] = MappingProxyType(
         "outliers": "at least one sample lies further than 14.8 median absolute deviations from its launch's median",
         "drift": "in at least one launch the last quarter of the samples is more than 5 % slower or faster than the "
         "first",
-        "throttled": "the device lowered its clock for heat or power during a launch, which is left out and made "
-        "again",
+        "throttled": "the device lowered its clock for heat or power during a launch, which is left out and made again",
         "few-blocks": "fewer launches than the plan asks for, or fewer than 3: the interval is wide or missing",
         "noisy": "half of the 95 % interval is more than 5 % of the median latency",
     }

@@ -27,7 +27,7 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
         "Promised and real speed-up",
         "Each point is a masked/shrunk pair; a line joins the pruning ratios of one network on one runtime. On the "
         "dashed line all of the speed-up that the MACs promise is real; on the grey line pruning gains no time. "
-        "Bars are 95 % intervals. Points of one network on several runtimes are set apart by up to 3 %, to show them all. "
+        "Bars are 95 % intervals. Points of one network on several runtimes are set apart by up to 3 %, to show all. "
         "Both axes are logarithmic.",
     ),
     "latency": (
@@ -161,10 +161,14 @@ def _notes(results: Results) -> list[str]:
     """What the builders of networks have to say, and operations whose MACs are not in the counts."""
     notes = [f"{wording.model_name(one.key.model)} {one.key.variant}: {note}" for one in results.networks
              for note in one.notes]  # fmt: skip
+    uncounted: dict[str, set[str]] = {}
     for network in results.networks:
-        if network.uncounted_ops:
-            named = ", ".join(sorted(network.uncounted_ops))
-            notes.append(f"{wording.model_name(network.key.model)}: operations that its MACs leave out: {named}")
+        uncounted.setdefault(network.key.model, set()).update(network.uncounted_ops)
+    notes += [
+        f"{wording.model_name(model)}: operations that its MACs leave out: {', '.join(sorted(operations))}"
+        for model, operations in uncounted.items()
+        if operations
+    ]
     return list(dict.fromkeys(notes))
 
 
@@ -188,8 +192,8 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _unbroken(text: str) -> str:
-    """Keep a number and its per cent sign on one line."""
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+    """Keep a number and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=(%|s|ms)(?!\w))", "\N{NO-BREAK SPACE}", text)
 
 
 def _plan(plan: Mapping[str, Any]) -> str:

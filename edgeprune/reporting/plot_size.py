@@ -27,6 +27,7 @@ from edgeprune.reporting.plot_style import (
     panels,
     recipe_handles,
     recipe_of,
+    two_columns,
 )
 from edgeprune.reporting.results import Results
 from edgeprune.schema import Network
@@ -45,8 +46,13 @@ def accuracy(results: Results) -> Figure | None:
     curves = _curves(results)
     if not curves:
         return None
-    figure, every = panels(list(curves))
     styles = _styles(curves)
+    shares = [
+        Line2D([], [], color=BY_FILTERS, marker="o", label="share of filters"),
+        Line2D([], [], color=BY_PARAMETERS, marker="s", label="share of parameters, once shrunk"),
+    ]
+    legend = two_columns(shares, recipe_handles(styles))
+    figure, every = panels(list(curves), legend_rows=math.ceil(len(legend) / 2))
     for axes, model in zip(every, curves, strict=True):
         for recipe, (dense, points) in curves[model].items():
             style = styles[recipe]
@@ -63,11 +69,7 @@ def accuracy(results: Results) -> Figure | None:
         _widen(axes, LEAST_SPAN)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     every[0].set_ylabel("accuracy (%)")
-    handles = [
-        Line2D([], [], color=BY_FILTERS, marker="o", label="share of filters"),
-        Line2D([], [], color=BY_PARAMETERS, marker="s", label="share of parameters, once shrunk"),
-    ]
-    figure.legend(handles=[*handles, *recipe_handles(styles)], loc="outside lower center", ncols=2)
+    figure.legend(handles=legend, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -92,24 +94,25 @@ def compression(results: Results) -> Figure | None:
     every = [point for lines in curves.values() for points in lines.values() for point in points]
     if not every:
         return None
-    figure = Figure(figsize=(ONE_COLUMN, 3.0 + 0.16 * math.ceil(len(curves) / 2)), layout="constrained")
+    colours, markers, styles = assigned(curves, COLOURS), assigned(curves, MARKERS), _styles(built)
+    names = [
+        Line2D([], [], color=colours[model], marker=markers[model], label=wording.model_name(model)) for model in curves
+    ]
+    names.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="y = x"))
+    legend = two_columns(names, recipe_handles(styles))
+    figure = Figure(figsize=(ONE_COLUMN, 2.84 + 0.16 * math.ceil(len(legend) / 2)), layout="constrained")
     axes = figure.add_subplot()
-    handles = []
-    colours, markers = assigned(curves, COLOURS), assigned(curves, MARKERS)
-    styles = _styles(built)
     for model, lines in curves.items():
         for recipe, points in lines.items():
             xs, ys = zip(*sorted([(1.0, 1.0), *points]), strict=True)
             axes.plot(xs, ys, color=colours[model], marker=markers[model], linestyle=styles[recipe],
                       markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
-        handles.append(Line2D([], [], color=colours[model], marker=markers[model], label=wording.model_name(model)))
     right, top = (max([1.5, *values]) for values in zip(*every, strict=True))
     log_axes(axes, 0.94, right * 1.12, [1.0, top])
     axes.plot([0.9, right * 1.12], [0.9, right * 1.12], color="#555555", linestyle="--", linewidth=0.9, zorder=1)
     axes.set_xlabel("compression by pruned filters")
     axes.set_ylabel("compression by parameters, once shrunk")
-    handles.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="y = x"))
-    figure.legend(handles=[*handles, *recipe_handles(styles)], loc="outside lower center", ncols=2)
+    figure.legend(handles=legend, loc="outside lower center", ncols=2)
     return figure
 
 

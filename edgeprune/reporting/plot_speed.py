@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.typing import LineStyleType
 
 from edgeprune.reporting import wording
 from edgeprune.reporting.plot_style import (
@@ -50,14 +51,8 @@ def speedup(results: Results) -> Figure | None:
     colours = assigned([label for one, label in labels.items() if one in shown], COLOURS)
     markers = assigned([pair.key.network.model for pair in pairs], MARKERS)
     styles = line_styles(recipe_of(pair.key.network) for pair in pairs)
-    left = [Line2D([], [], color=colour, linewidth=2.5, label=label) for label, colour in colours.items()]
-    left.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="all of it real (y = x)"))
-    right = [
-        Line2D([], [], color="#333333", marker=marker, linestyle="none", label=wording.model_name(model))
-        for model, marker in markers.items()
-    ]
-    right += recipe_handles(styles)
-    figure = Figure(figsize=(ONE_COLUMN, 2.8 + 0.16 * max(len(left), len(right))), layout="constrained")
+    legend = _speedup_legend(colours, markers, styles)
+    figure = Figure(figsize=(ONE_COLUMN, 2.8 + 0.08 * len(legend)), layout="constrained")
     axes = figure.add_subplot()
     aside = _set_apart(list(colours))
     for (model, by, setting), line in _trajectories(pairs).items():
@@ -79,7 +74,7 @@ def speedup(results: Results) -> Figure | None:
     axes.axhline(1.0, color="#999999", linewidth=0.7, zorder=1)
     axes.set_xlabel("speed-up promised by MACs, dense / shrunk")
     axes.set_ylabel("real speed-up, masked / shrunk")
-    figure.legend(handles=two_columns(left, right), loc="outside lower center", ncols=2, handlelength=1.6)
+    figure.legend(handles=legend, loc="outside lower center", ncols=2, handlelength=1.6)
     return figure
 
 
@@ -119,6 +114,19 @@ def latency(results: Results) -> Figure | None:
     patches = [Patch(label=name, edgecolor="#333333", linewidth=0.4, **VARIANT_FILLS[name]) for name in shown]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, handlelength=1.6)
     return figure
+
+
+def _speedup_legend(
+    colours: Mapping[str, str], markers: Mapping[str, str], styles: Mapping[Recipe, LineStyleType]
+) -> list[Line2D]:
+    """Settings and the line y = x on the left, models and recipes on the right."""
+    left = [Line2D([], [], color=colour, linewidth=2.5, label=label) for label, colour in colours.items()]
+    left.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="all of it real (y = x)"))
+    right = [
+        Line2D([], [], color="#333333", marker=marker, linestyle="none", label=wording.model_name(model))
+        for model, marker in markers.items()
+    ]
+    return two_columns(left, [*right, *recipe_handles(styles)])
 
 
 def _trajectories(pairs: Sequence[PairResult]) -> dict[tuple[str, Recipe, wording.Setting], list[PairResult]]:
@@ -163,7 +171,8 @@ def _latency_panel(axes: Axes, cells: Sequence[CellResult], keys: Sequence[Netwo
             axes.axhline(summary.median / 1e6, color="#4d4d4d", linestyle=":", linewidth=0.8, zorder=0.9)
     axes.set_xticks(range(len(places)), names)
     if any(len(name) > 8 for name in names):
-        axes.tick_params(axis="x", rotation=30)
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=30, horizontalalignment="right", rotation_mode="anchor")
     axes.set_xlim(-0.6, len(places) - 0.4)
 
 

@@ -58,7 +58,7 @@ STYLE: Mapping[str, Any] = MappingProxyType(
         "savefig.dpi": 300,
     }
 )
-_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0, 256.0)
+_TICKS = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0, 256.0)
 _FINE_TICKS = tuple(tenth / 10 for tenth in range(1, 41))
 
 
@@ -79,7 +79,9 @@ def log_axes(axes: Axes, low: float, high: float, values: Sequence[float]) -> No
     for axis, (start, end) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         ticks = [tick for tick in (_FINE_TICKS if end / start < 2.2 else _TICKS) if start <= tick <= end]
         step = math.ceil(len(ticks) / 8)
-        axis.set_major_locator(FixedLocator(ticks[::step]))
+        # of many ticks every second one, and always that of no change
+        first = ticks.index(1.0) % step if 1.0 in ticks else 0
+        axis.set_major_locator(FixedLocator(ticks[first::step]))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
 
@@ -91,12 +93,12 @@ def interval(axes: Axes, x: float, low: float | None, high: float | None, colour
         axes.errorbar(x, middle, yerr=(high - low) / 2, fmt="none", ecolor=colour, elinewidth=0.9, capsize=2, zorder=4)
 
 
-def panels(models: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel a model, at most four in a row."""
+def panels(models: Sequence[str], legend_rows: int) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel a model, at most four in a row, and room for a legend below."""
     columns = min(4, len(models))
     rows = math.ceil(len(models) / columns)
     width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
-    figure = Figure(figsize=(width, 0.5 + 2.1 * rows), layout="constrained")
+    figure = Figure(figsize=(width, 0.34 + 0.16 * legend_rows + 2.1 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     every = [axes for line in grid for axes in line]
     for axes in every[len(models) :]:
@@ -105,7 +107,12 @@ def panels(models: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 
 def two_columns(left: list[Line2D], right: list[Line2D]) -> list[Line2D]:
-    """Legend entries for two columns, which matplotlib fills one after the other: the shorter is padded."""
+    """Legend entries for two columns, which matplotlib fills one after the other: the shorter is padded.
+
+    Without any on the right those on the left take both columns.
+    """
+    if not right:
+        return left
     height = max(len(left), len(right))
 
     def padded(entries: list[Line2D]) -> list[Line2D]:

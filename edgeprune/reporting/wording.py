@@ -113,13 +113,7 @@ def millions(value: float | None) -> str:
     >>> millions(812_345.0), millions(34_210_000.0), millions(4_089_184_256), millions(None)
     ('0.812', '34.2', '4,089', '–')
     """
-    if value is None:
-        return UNKNOWN
-    value /= 1e6
-    for limit, digits in ((0.01, 5), (0.1, 4), (1.0, 3), (10.0, 2), (100.0, 1)):
-        if value < limit:
-            return f"{value:.{digits}f}"
-    return f"{value:,.0f}"
+    return UNKNOWN if value is None else _three_digits(value / 1e6)
 
 
 def interval(summary: LatencySummary | RatioSummary | None, write: Callable[[float], str]) -> str:
@@ -143,7 +137,7 @@ def byte_size(value: float | None) -> str:
         return UNKNOWN
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= limit:
-            return f"{value / limit:.3g} {unit}" if value < 999.5 * limit else f"{value / limit:.0f} {unit}"
+            return f"{_three_digits(value / limit)} {unit}"
     return f"{value:.0f} B"
 
 
@@ -151,7 +145,7 @@ def fact(name: str, value: Any) -> str:
     """A fact a device told of itself, in words: the unit stands in its name.
 
     >>> fact("memory_bytes", 8_200_000_000), fact("temp_c", 45.25), fact("pinning", True), fact("board", "")
-    ('8.2 GB', '45.2 °C', 'yes', '–')
+    ('8.20 GB', '45.2 °C', 'yes', '–')
     """
     if value is None or value in ("", [], {}):
         return UNKNOWN
@@ -183,6 +177,14 @@ def fact_name(name: str) -> str:
     for unit in ("_bytes", "_khz", "_hz", "_c", "_s"):
         name = name.removesuffix(unit)
     return name.replace("_", " ")
+
+
+def _three_digits(value: float) -> str:
+    """Three digits that count, with groups of three from a thousand on: 0.0813, 6.10, 61.0, 1,234."""
+    for limit, digits in ((0.01, 5), (0.1, 4), (1.0, 3), (10.0, 2), (100.0, 1)):
+        if value < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:,.0f}"
 
 
 def _without(item: Any, key: str) -> Any:

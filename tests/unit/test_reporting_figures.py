@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from edgeprune.reporting import load
 from edgeprune.reporting.figures import draw
+from edgeprune.reporting.plot_style import log_axes
 from tests.unit import sample_run
 
 L1, L2 = "-", ":"
@@ -86,6 +87,15 @@ def test_points_of_several_runtimes_do_not_hide_each_other(tmp_path: Path) -> No
     promised = [(1 - ratio) ** -sample_run.SHRINKS_BY["lenet5"] for ratio in (0.3, 0.5, 0.7)]
     for line in lines:
         assert list(line) == pytest.approx(promised, rel=0.03)
+
+
+@pytest.mark.parametrize("top", [1.4, 3.0, 9.0, 70.0, 500.0])
+@pytest.mark.parametrize("bottom", [0.03, 0.3, 0.85, 1.0])
+def test_logarithmic_axes_always_show_the_tick_of_no_change(bottom: float, top: float) -> None:
+    axes = Figure().add_subplot()
+    log_axes(axes, 0.9, 2.0, [bottom, top])
+    assert 1.0 in axes.get_yticks()
+    assert len(axes.get_yticks()) <= 8
 
 
 def test_accuracy_is_ticked_in_round_steps(two_methods: dict[str, Figure]) -> None:
