@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from edgeprune.shrinking.rewrite import Surgery
 
 MOST_READ_BY_GATHER = 0.75
-"""A layer that reads at most this part of its operand's channels gathers them first."""
+"""A layer that reads at most this part of its operand's channels gathers them first; the gather costs a copy.
+
+Measured on one x86-64 core (AVX-512) for five convolutions, 1x1 and 3x3, of 16 to 64 channels on 8 to 32 pixels: at 3/4
+the gather and the convolution took 0.79 to 1.17 of the whole convolution's time in ONNX Runtime (below 1 in four of the
+five) and 0.79 to 0.98 in TVM; at 7/8 1.02 to 1.28 and 0.89 to 1.04.
+"""
 
 
 class Mixing(Operator):
