@@ -4,8 +4,8 @@ Layers are named as everybody names them: conv1, bn1, layer1.0.conv1, ..., layer
 
 The papers give 0.85 M parameters for ResNet-56 (0.86 M for 100 classes) and 1.72 M for ResNet-110. With projections
 those are, exactly, the weights of convolutions and of the linear layer; batch-norm adds 0.5 %. With padding they are
-2,560 fewer, which is 0.3 % of ResNet-56. ResNet-32 as an ONNX file takes 1.87 MB with its batch-norm folded, 7 % less than the 2.0 MB
-of table 3 in the round-trip paper, which does not say what else its file holds.
+2,560 fewer, which is 0.3 % of ResNet-56. ResNet-32 as an ONNX file takes 1.87 MB with its batch-norm folded, 7 % less
+than the 2.0 MB of table 3 in the round-trip paper, which does not say what else its file holds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The proof of a shrunk network: it gives the masked network's numbers.
 
 Start with `largest_difference`. Rounding grows with depth, so a float32 network that misses its tolerance is compared
-once more in float64, where rounding can not hide or feign a fault of the analysis. That excuses ten times the
-tolerance and no more: what the user runs is the float32 network.
+once more in float64, where rounding can not hide or feign a fault of the analysis. That excuses a difference up to
+`LIMITS` and no more: what the user runs is the float32 network.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from edgeprune.errors import ShrinkError
-from edgeprune.exporting import parity
+from edgeprune.exporting import PARITY_TOLERANCE, parity
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 """Largest difference by the largest output, for each type of number (DESIGN.md; half types by their rounding)."""
 
+LIMITS = {torch.float32: PARITY_TOLERANCE, torch.bfloat16: 2e-1, torch.float16: 2e-2}
+"""Largest difference that passes as rounding if float64 agrees: for float32 what two forms of a network may differ by.
 
-EXCUSED = 10.0
-"""Times the tolerance that a difference may be if float64 says that it is rounding: 1e-4 for float32.
-
-That is where `exporting.PARITY_TOLERANCE` would stop the network anyway.
+For half types a choice: four times the tolerance. float64 is excused nothing.
 """
 
 
@@ -43,7 +42,8 @@ def verify(masked: nn.Module, shrunk: nn.Module, example_inputs: tuple[Any, ...]
     for batch in batches:
         difference, dtype = largest_difference(masked, shrunk, batch)
         tolerance = TOLERANCES.get(dtype, 1e-5)
-        if difference > tolerance and not _is_rounding(masked, shrunk, batch, difference, tolerance):
+        limit = LIMITS.get(dtype, tolerance)
+        if difference > limit or (difference > tolerance and not _equal_in_double(masked, shrunk, batch, tolerance)):
             raise ShrinkError(
                 f"the shrunk {type(masked).__name__} differs from the masked one by {difference:.1e} of its output",
                 hint="report this with the model: an operator of it is not what edgeprune takes it for",
@@ -52,11 +52,7 @@ def verify(masked: nn.Module, shrunk: nn.Module, example_inputs: tuple[Any, ...]
     return worst
 
 
-def _is_rounding(
-    masked: nn.Module, shrunk: nn.Module, batch: tuple[Any, ...], difference: float, tolerance: float
-) -> bool:
-    if difference > EXCUSED * tolerance:
-        return False
+def _equal_in_double(masked: nn.Module, shrunk: nn.Module, batch: tuple[Any, ...], tolerance: float) -> bool:
     precise, _ = largest_difference(copy.deepcopy(masked).double(), copy.deepcopy(shrunk).double(), _in_double(batch))
     # constants were folded in the network's own precision, so this is as close as double can see them
     return precise <= tolerance
