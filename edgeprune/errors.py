@@ -27,9 +27,7 @@ boundary where they arise. The command prints `str(error)` and the hint; `--debu
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
-
 
 _LIKE = 0.5  # from this share of common characters on, a name is offered for another
 
@@ -85,7 +83,9 @@ def nearest_hint(wrong: str, names: list[str]) -> str:
     """The sentence that follows an unknown name: the nearest right one, then all that are allowed."""
 
     def likeness(name: str) -> tuple[float, int]:
-        return difflib.SequenceMatcher(None, wrong, name).ratio(), len(os.path.commonprefix([wrong, name]))
+        # among equally like names, the one that begins alike for longer
+        same = [a == b for a, b in zip(wrong, name, strict=False)]
+        return difflib.SequenceMatcher(None, wrong, name).ratio(), [*same, False].index(False)
 
     nearest = max(names, key=likeness, default="")
     near = nearest and likeness(nearest)[0] >= _LIKE
