@@ -84,29 +84,22 @@ def launch_latency(
             expected_seconds=plan.samples * group * warm.call_ns / 1e9,
         )
         worker.stop()  # the agent's last reading comes as it ends
-        return Launch(
-            session_id=session_id,
-            cell_id=step.cell_id,
-            purpose="latency",
-            block=step.block,
-            unit=step.unit,
-            order=step.order,
-            started_at=started_at,
-            cores=worker.cores,
-            first_calls_ns=warm.first_calls_ns,
-            warmup_group=warm.group,
-            warmup_ns=warm.samples_ns,
-            group=group,
-            steady=warm.steady,
-            samples_ns=taken.samples_ns,
-            parity_rel=parity,
-            peak_rss_bytes=None,
-            readings=_readings(worker),
-        )
+    return Launch(
+        **_circumstances(worker, step, session_id, started_at),
+        purpose="latency",
+        first_calls_ns=warm.first_calls_ns,
+        warmup_group=warm.group,
+        warmup_ns=warm.samples_ns,
+        group=group,
+        steady=warm.steady,
+        samples_ns=taken.samples_ns,
+        parity_rel=parity,
+        peak_rss_bytes=None,
+    )
 
 
 def launch_memory(
-    transport: Transport, deployed: Deployed, cell_id: str, unit: str, session_id: str, cores: Sequence[int] | None
+    transport: Transport, deployed: Deployed, step: Step, session_id: str, cores: Sequence[int] | None
 ) -> Launch:
     """A launch that takes no times: the process's peak memory after loading and a few inferences.
 
@@ -119,23 +112,30 @@ def launch_memory(
         parity = _load_and_compare(worker, deployed)
         peak = worker.peak_rss_bytes(MEMORY_CALLS)
         worker.stop()
-        return Launch(
-            session_id=session_id,
-            cell_id=cell_id,
-            purpose="memory",
-            block=0,
-            unit=unit,
-            order=0,
-            started_at=started_at,
-            cores=worker.cores,
-            group=1,
-            warmup_ns=[],
-            steady=None,
-            samples_ns=[],
-            parity_rel=parity,
-            peak_rss_bytes=peak,
-            readings=_readings(worker),
-        )
+    return Launch(
+        **_circumstances(worker, step, session_id, started_at),
+        purpose="memory",
+        warmup_ns=[],
+        group=1,
+        steady=None,
+        samples_ns=[],
+        parity_rel=parity,
+        peak_rss_bytes=peak,
+    )
+
+
+def _circumstances(worker: Worker, step: Step, session_id: str, started_at: str) -> dict[str, Any]:
+    """What a launch was, whatever it was for."""
+    return {
+        "session_id": session_id,
+        "cell_id": step.cell_id,
+        "block": step.block,
+        "unit": step.unit,
+        "order": step.order,
+        "started_at": started_at,
+        "cores": worker.cores,
+        "readings": _readings(worker),
+    }
 
 
 def now() -> str:

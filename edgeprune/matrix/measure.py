@@ -108,7 +108,8 @@ def _unit_is_done(step: Step, cell_ids: Sequence[str], launches: Mapping[str, Se
 def _memory(bench: Bench, work: CellWork) -> Launch:
     bench.tell(work.key, "memory")
     cores = bench.cores_for(work.key.threads)
-    return launch_memory(bench.transport, work.deployed, work.cell_id, unit(work.key), bench.session_id, cores)
+    step = Step(block=0, unit=unit(work.key), order=0, cell_id=work.cell_id)
+    return launch_memory(bench.transport, work.deployed, step, bench.session_id, cores)
 
 
 def _latency(bench: Bench, work: CellWork, plan: MeasurePlan, step: Step) -> Launch:

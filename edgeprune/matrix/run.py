@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from edgeprune.journal import Journal
 from edgeprune.manifest import Manifest, other_machine
 from edgeprune.matrix.cache import Cache
 from edgeprune.matrix.cells import cells, groups, networks, unit
+from edgeprune.matrix.device import Clock, DeviceInUse, idle_temp_c
 from edgeprune.matrix.launch import deploy, now
 from edgeprune.matrix.manifest import installed_versions, open_manifest, require_same_making
 from edgeprune.matrix.measure import Bench, CellWork, left_to_do, measure_group, told
@@ -39,7 +39,6 @@ from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, Net
 from edgeprune.storage import storage_error
 from edgeprune.transport import Transport
 
-_LAUNCH_OVERHEAD_SECONDS = 1.0
 _LEASE_POLL_SECONDS = 2.0
 
 
@@ -111,7 +110,7 @@ class _Run:
             for device in devices:
                 self._measure_device(device, keys, [key for key in to_do if key.device == device.way.name], made)
 
-    def _open(self, name: str, to_do: Sequence[CellKey], open_devices: contextlib.ExitStack) -> _Device | None:
+    def _open(self, name: str, to_do: Sequence[CellKey], open_devices: contextlib.ExitStack) -> DeviceInUse | None:
         """Reach a device while everything is still cool; one that cannot be reached fails its own cells only."""
         way = open_devices.enter_context(contextlib.closing(transport.connect(name)))
         if way.is_this_machine:
@@ -134,7 +133,7 @@ class _Run:
         devices = {**self._manifest.devices, name: facts}
         self._manifest = self._manifest.model_copy(update={"devices": devices})
         manifests.write(self._folder, self._manifest)
-        return _Device(way, facts, _idle_temp_c(known, facts))
+        return DeviceInUse(way, facts, idle_temp_c(known, facts))
 
     # --- preparing ----------------------------------------------------------------------------------------------------
 
@@ -199,7 +198,7 @@ class _Run:
     # --- measuring ----------------------------------------------------------------------------------------------------
 
     def _measure_device(
-        self, device: _Device, keys: Sequence[CellKey], to_do: Sequence[CellKey], made: Mapping[str, Prepared]
+        self, device: DeviceInUse, keys: Sequence[CellKey], to_do: Sequence[CellKey], made: Mapping[str, Prepared]
     ) -> None:
         work = []
         for group in groups([key for key in to_do if made[identity(self._artifact_task(key))].folder]):
@@ -216,14 +215,14 @@ class _Run:
             return
         if not device.way.is_this_machine:
             self._wait_for_device(device.way)
-        clock = _Clock(self._spec.plan.seconds + self._spec.plan.warmup_seconds, sum(len(steps) for _, steps in work))
+        clock = Clock(self._spec.plan.seconds + self._spec.plan.warmup_seconds, sum(len(steps) for _, steps in work))
         bench = self._bench(device, keys, clock)
         for left, steps in work:
             deployed = [one for key in left if (one := self._deploy(device.way, key, made)) is not None]
             present = {one.cell_id for one in deployed}
             measure_group(bench, deployed, [step for step in steps if step.cell_id in present], self._spec.plan)
 
-    def _bench(self, device: _Device, keys: Sequence[CellKey], clock: _Clock) -> Bench:
+    def _bench(self, device: DeviceInUse, keys: Sequence[CellKey], clock: Clock) -> Bench:
         def tell(key: CellKey, doing: str) -> None:
             ended = sum(self._memory.is_finished(one) for one in keys)
             self._progress.measuring(key, doing, (ended, len(keys)), clock.seconds_left())
@@ -279,44 +278,3 @@ class _Run:
         )
         self._memory.append(end)
         self._progress.ended(end)
-
-
-@dataclass(frozen=True)
-class _Device:
-    """A device of the matrix that answered, with the temperature it had when nothing ran."""
-
-    way: Transport
-    facts: Mapping[str, Any]
-    idle_temp_c: float | None
-
-    @property
-    def cores(self) -> list[int]:
-        """Its cores, fastest cluster first; among equals the last first, since the first serve interrupts."""
-        cores: list[dict[str, Any]] = self.facts["cores"]
-        ranked = sorted(
-            cores, key=lambda core: (core["capacity"] or 0, core["max_khz"] or 0, core["core"]), reverse=True
-        )
-        return [int(core["core"]) for core in ranked]
-
-
-def _idle_temp_c(known: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> float | None:
-    """The lowest temperature seen at the start of a session: a restart right after a load is not idle."""
-    seen = [one["temp_c"] for one in (known, facts) if one and one.get("temp_c") is not None]
-    return min(seen, default=None)
-
-
-class _Clock:
-    """How long the launches that are left will take, by the ones made so far."""
-
-    def __init__(self, expected_seconds: float, left: int) -> None:
-        self._expected = expected_seconds + _LAUNCH_OVERHEAD_SECONDS
-        self._left = left
-        self._done = 0
-        self._began = time.monotonic()
-
-    def one_done(self) -> None:
-        self._done += 1
-
-    def seconds_left(self) -> float:
-        each = (time.monotonic() - self._began) / self._done if self._done else self._expected
-        return each * max(0, self._left - self._done)

@@ -1,0 +1,53 @@
+"""A device while a run uses it: its cores, its idle temperature, and how long the launches left on it will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprune.transport import Transport
+
+_LAUNCH_OVERHEAD_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class DeviceInUse:
+    """A device of the matrix that answered, with the temperature it had when nothing ran."""
+
+    way: Transport
+    facts: Mapping[str, Any]
+    idle_temp_c: float | None
+
+    @property
+    def cores(self) -> list[int]:
+        """Its cores, fastest cluster first; among equals the last first, since the first serve interrupts."""
+        cores: list[dict[str, Any]] = self.facts["cores"]
+        ranked = sorted(
+            cores, key=lambda core: (core["capacity"] or 0, core["max_khz"] or 0, core["core"]), reverse=True
+        )
+        return [int(core["core"]) for core in ranked]
+
+
+def idle_temp_c(known: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> float | None:
+    """The lowest temperature seen at the start of a session: a restart right after a load is not idle."""
+    seen = [one["temp_c"] for one in (known, facts) if one and one.get("temp_c") is not None]
+    return min(seen, default=None)
+
+
+class Clock:
+    """How long the launches that are left will take, by the ones made so far."""
+
+    def __init__(self, expected_seconds: float, left: int) -> None:
+        self._expected = expected_seconds + _LAUNCH_OVERHEAD_SECONDS
+        self._left = left
+        self._done = 0
+        self._began = time.monotonic()
+
+    def one_done(self) -> None:
+        self._done += 1
+
+    def seconds_left(self) -> float:
+        each = (time.monotonic() - self._began) / self._done if self._done else self._expected
+        return each * max(0, self._left - self._done)
