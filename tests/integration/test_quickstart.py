@@ -54,6 +54,13 @@ def test_both_networks_learn_the_digits(quickstart: Path) -> None:
         assert accuracy >= 0.97, model
 
 
+def test_half_the_filters_are_enough_after_a_short_fine_tuning(quickstart: Path) -> None:
+    pruned = [cell for cell in rows(quickstart / "cells.csv") if cell["pruning_ratio"] == "0.5"]
+    assert {cell["model"] for cell in pruned} == {"lenet5", "resnet20"}
+    for cell in pruned:
+        assert float(cell["accuracy"]) >= 0.95, cell["model"]
+
+
 def test_pairs_follow_from_the_cells(quickstart: Path) -> None:
     cells = rows(quickstart / "cells.csv")
     pairs = rows(quickstart / "pairs.csv")
