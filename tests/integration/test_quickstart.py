@@ -79,7 +79,7 @@ def test_pairs_follow_from_the_cells(quickstart: Path) -> None:
         assert float(pair["theoretical_speedup_filters"]) == pytest.approx(1 / (1 - float(pair["pruning_ratio"])))
         assert float(pair["real_speedup_ci_low"]) <= float(pair["real_speedup"]) <= float(pair["real_speedup_ci_high"])
         medians = float(masked["latency_ns_median"]) / float(shrunk["latency_ns_median"])
-        assert float(pair["real_speedup"]) == pytest.approx(medians, rel=0.25)
+        assert float(pair["real_speedup"]) == pytest.approx(medians, rel=0.5)
 
 
 def test_no_path_of_the_machine_is_in_what_a_user_publishes(quickstart: Path, installed: Installed) -> None:
