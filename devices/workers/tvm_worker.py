@@ -1,6 +1,6 @@
 """The worker of the runtime `tvm`: a library compiled by TVM, held by TVM's runtime alone.
 
-`import tvm` would load the compiler: 2-3 s and 387 MB that no deployed program takes. Only `tvm_ffi` and the shared
+`import tvm` would load the compiler: 2.4-3.1 s and 404 MB here, which no deployed program takes. Only `tvm_ffi` and the shared
 library of the runtime are loaded. Start with `load`.
 """
 
@@ -63,7 +63,7 @@ def load(model: str, threads: int) -> worker_loop.Runtime:
     """
     os.environ["TVM_NUM_THREADS"] = str(threads)
     os.environ["TVM_BIND_THREADS"] = "0"  # else the pool leaves the cores that the worker was pinned to
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # tvm_ffi would import torch: 1.5 s and 180 MB
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # tvm_ffi would import torch: 190 MB
     found = importlib.util.find_spec("tvm")  # does not import it
     if found is None or found.origin is None:
         raise RuntimeError("TVM's runtime is not installed here: pip install apache-tvm")

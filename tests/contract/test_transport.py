@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -230,30 +231,12 @@ def test_requests_answers_and_exit_pass_through_in_every_shell(shell: list[str],
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_end_of_stdin_stops_everything_within_two_seconds(shell: list[str], tmp_path: Path) -> None:
-    """A program that ignores TERM in the middle of its work is the worst case."""
+@contextmanager
+def stubborn_worker(shell: list[str], folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+    """An agent whose program ignores TERM in the middle of its work, the worst case, and the processes it started."""
     agent = subprocess.Popen(
         [*shell, str(AGENT), "run", "0", sys.executable, "-c", STUBBORN],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, start_new_session=True,
-    )  # fmt: skip
-    assert agent.stdin is not None
-    assert agent.stdout is not None
-    while b"up" not in agent.stdout.readline():
-        pass
-    started = children_of(agent.pid)
-    assert started
-    agent.stdin.close()
-    agent.wait(timeout=2.5)
-    assert gone(started, 1.5)
-    assert b'"status":137' in agent.stdout.read()
-    agent.stdout.close()
-
-
-def test_a_killed_agent_takes_the_worker_with_it(shell: list[str], tmp_path: Path) -> None:
-    """The laptop or the link dies with the agent's own process: its relay sees the end of stdin."""
-    agent = subprocess.Popen(
-        [*shell, str(AGENT), "run", "0", sys.executable, "-c", STUBBORN],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, start_new_session=True,
     )  # fmt: skip
     assert agent.stdin is not None
     assert agent.stdout is not None
@@ -261,11 +244,28 @@ def test_a_killed_agent_takes_the_worker_with_it(shell: list[str], tmp_path: Pat
         pass
     while len(started := children_of(agent.pid)) < 2:  # the worker and its relay
         time.sleep(0.01)
-    agent.send_signal(signal.SIGKILL)
-    agent.stdin.close()
-    agent.wait()
+    yield agent, started
     agent.stdout.close()
-    assert gone(started, 3.0)
+
+
+def test_the_end_of_stdin_stops_everything_within_two_seconds(shell: list[str], tmp_path: Path) -> None:
+    with stubborn_worker(shell, tmp_path) as (agent, started):
+        assert agent.stdin is not None
+        assert agent.stdout is not None
+        agent.stdin.close()
+        agent.wait(timeout=2.5)
+        assert gone(started, 1.5)
+        assert b'"status":137' in agent.stdout.read()
+
+
+def test_a_killed_agent_takes_the_worker_with_it(shell: list[str], tmp_path: Path) -> None:
+    """The laptop or the link dies with the agent's own process: its relay sees the end of stdin."""
+    with stubborn_worker(shell, tmp_path) as (agent, started):
+        assert agent.stdin is not None
+        agent.send_signal(signal.SIGKILL)
+        agent.stdin.close()
+        agent.wait()
+        assert gone(started, 3.0)
 
 
 def test_stop_ends_a_stubborn_program(tmp_path: Path) -> None:

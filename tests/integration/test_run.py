@@ -148,6 +148,17 @@ def test_a_run_measures_everything_and_the_second_time_nothing(place: Path, shar
     assert (place / "results" / "small" / journal.JOURNAL_NAME).read_bytes() == before
 
 
+def test_every_runtime_of_this_machine_gives_the_same_numbers(place: Path, shared_cache: Path) -> None:
+    (place / "m.yaml").write_text(MATRIX.replace("[onnxruntime]", "[onnxruntime, tvm, torch]"))
+    done = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert done.returncode == 0, done.stderr
+    cells = rows(place, "cells.csv")
+    assert Counter(cell["runtime"] for cell in cells) == {"onnxruntime": CELLS, "tvm": CELLS, "torch": CELLS}
+    for cell in cells:
+        assert cell["status"] == "ok"
+        assert float(cell["parity_rel"]) <= 1e-5, cell["runtime"]
+
+
 def test_twenty_kills_at_random_moments_lose_and_repeat_nothing(place: Path, shared_cache: Path) -> None:
     dice = random.Random(2)
     assert edgeprune(place, shared_cache, "run", "m.yaml", "--results", "warm-up").returncode == 0
