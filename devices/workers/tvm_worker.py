@@ -1,7 +1,7 @@
 """The worker of the runtime `tvm`: a library compiled by TVM, held by TVM's runtime alone.
 
-`import tvm` would load the compiler: 2.4-3.1 s and 404 MB here, which no deployed program takes. Only `tvm_ffi` and the shared
-library of the runtime are loaded. Start with `load`.
+`import tvm` would load the compiler: 2.4-3.1 s and 404 MB here, which no deployed program takes. Only `tvm_ffi` and the
+shared library of the runtime are loaded. Start with `load`.
 """
 
 from __future__ import annotations

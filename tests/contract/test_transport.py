@@ -244,8 +244,12 @@ def stubborn_worker(shell: list[str], folder: Path) -> Iterator[tuple[subprocess
         pass
     while len(started := children_of(agent.pid)) < 2:  # the worker and its relay
         time.sleep(0.01)
-    yield agent, started
-    agent.stdout.close()
+    try:
+        yield agent, started
+    finally:
+        agent.stdin.close()
+        agent.wait()
+        agent.stdout.close()
 
 
 def test_the_end_of_stdin_stops_everything_within_two_seconds(shell: list[str], tmp_path: Path) -> None:
