@@ -57,10 +57,11 @@ class Outcome:
 def run(spec: MatrixSpec, folder: Path, progress: RunProgress, command: Sequence[str] = ()) -> Outcome:
     """Carry out a matrix in a results folder, going on where an earlier run stopped.
 
+    What goes wrong with one network or one device fails its cells and nothing else.
+
     Raises:
         ResultsError: the folder is in use, or holds a run that cannot be mixed with this one.
         StorageError: the disk is full; what was measured is kept.
-        DeviceError: a device cannot be reached at all.
     """
     with Journal.open(folder) as writer:
         memory = Memory(folder, writer, spec.plan)
@@ -113,9 +114,9 @@ class _Run:
     def _open(self, name: str, to_do: Sequence[CellKey], open_devices: contextlib.ExitStack) -> DeviceInUse | None:
         """Reach a device while everything is still cool; one that cannot be reached fails its own cells only."""
         way = open_devices.enter_context(contextlib.closing(transport.connect(name)))
-        if way.is_this_machine:
-            self._wait_for_device(way)  # preparing here would disturb another run's measurement
         try:
+            if way.is_this_machine:
+                self._wait_for_device(way)  # preparing here would disturb another run's measurement
             facts = way.facts()
         except DeviceError as error:
             for key in to_do:
