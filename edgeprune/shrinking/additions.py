@@ -2,7 +2,7 @@
 
 `effects_of_structured_pruning_2022` (section 3.2, equation 1): c_k = a[i_k] + b[j_k], where a channel that an operand
 does not hold counts as nothing. Start with `addition_at`, which settles one site; `IndexAdd` is the module that runs.
-An operand that holds the output's channels in order is added as it is; another is gathered once, along axis 1, with a
+An operand that holds the output's channels in order is added as it is; another is gathered once with a
 constant channel appended for each number that stands in for channels it lacks. Where an earlier layer that only this
 addition reads can add those numbers to its bias, they are zero; an operand that is gone leaves one number a channel.
 """
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from edgeprune.shrinking.channels import CHANNEL_AXIS, Layout, Vector, varies
+from edgeprune.shrinking.channels import Layout, Vector, varies
+from edgeprune.shrinking.forms import CHANNEL_AXIS
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -31,6 +32,7 @@ class Gather(nn.Module):
         index: int64 [K], each in 0..channels + len(fill) - 1.
         channels: Channels of the input [N, channels, ...].
         fill: [1, F, 1, ...] in the input's type and rank: the constants; not trained.
+        axis: Where the channels stand.
 
     Example:
         >>> Gather(torch.tensor([1, 2]), 2, torch.tensor([[0.5]]))(torch.tensor([[5.0, 7.0]]))
@@ -40,21 +42,21 @@ class Gather(nn.Module):
     index: Tensor
     fill: Tensor | None
 
-    def __init__(self, index: Tensor, channels: int, fill: Tensor | None = None) -> None:
+    def __init__(self, index: Tensor, channels: int, fill: Tensor | None = None, *, axis: int = CHANNEL_AXIS) -> None:
         super().__init__()
-        self.channels = channels
-        self.appends_zeros = fill is not None and fill.shape[CHANNEL_AXIS] == 1 and not bool(fill.any())
+        self.channels, self.axis = channels, axis
+        self.appends_zeros = fill is not None and fill.numel() == 1 and not bool(fill.any())
         self.register_buffer("index", index)
         self.register_buffer("fill", None if self.appends_zeros else fill)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, ...] to [N, K, ...]."""
         if self.appends_zeros:
-            x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, 1))
+            x = F.pad(x, (0, 0) * (x.dim() - 1 - self.axis) + (0, 1))
         elif self.fill is not None:
-            space = [x.size(axis) for axis in range(2, self.fill.dim())]
-            x = torch.cat([x, self.fill.expand(x.size(0), -1, *space)], CHANNEL_AXIS)
-        return torch.index_select(x, CHANNEL_AXIS, self.index)
+            sizes = [-1 if axis == self.axis else x.size(axis) for axis in range(self.fill.dim())]
+            x = torch.cat([x, self.fill.expand(sizes)], self.axis)
+        return torch.index_select(x, self.axis, self.index)
 
     def extra_repr(self) -> str:
         """Widths before and after."""

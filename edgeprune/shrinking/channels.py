@@ -1,17 +1,16 @@
 """The words of the analysis: what is known of each channel of a tensor, and what its readers ask of it.
 
 Start with `Demand` (asked of a tensor by its readers) and `Decision` (what the tensor then does). Every array here has
-one entry a channel of the masked network's tensor; the channel axis is axis 1, so in [N, F] tensors it is the features.
+one entry a channel of the masked network's tensor; which axis holds the channels, its `forms.Form` says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-CHANNEL_AXIS = 1
 
 Vector = npt.NDArray[np.float64]
 """float64 [C]: the channel's value where it is the same for every input and every pixel, NaN where it varies."""
@@ -29,14 +28,14 @@ class Demand:
 
     Attributes:
         value: The channel's value matters; a constant may be folded into the reader instead of being kept.
-        border: The value matters to a reader with a zero border: a nonzero constant can not be folded into a bias, but
-            all of them can be merged into one kept channel.
+        merge: The value matters to a reader that adds up its inputs. What can not be folded into a bias, such as a
+            nonzero constant in front of a zero border, can be merged there into one kept multiple of it.
         physical: The channel must be there, whatever it holds.
         present: The tensor must be there, with any channel.
     """
 
     value: Flags
-    border: Flags
+    merge: Flags
     physical: Flags
     present: bool = False
 
@@ -44,26 +43,26 @@ class Demand:
     def nothing(cls, channels: int) -> Demand:
         """The demand of no reader at all."""
         none = np.zeros(channels, dtype=np.bool_)
-        return cls(value=none, border=none, physical=none)
+        return cls(value=none, merge=none, physical=none)
 
     @classmethod
     def everything(cls, channels: int) -> Demand:
         """The demand of a reader of which nothing is known: every channel, as it is."""
         full = np.ones(channels, dtype=np.bool_)
-        return cls(value=full, border=np.zeros_like(full), physical=full, present=True)
+        return cls(value=full, merge=np.zeros_like(full), physical=full, present=True)
 
     @classmethod
     def of(
-        cls, value: Flags, *, border: Flags | None = None, physical: Flags | None = None, present: bool = False
+        cls, value: Flags, *, merge: Flags | None = None, physical: Flags | None = None, present: bool = False
     ) -> Demand:
         """A demand for values, with nothing asked that is not given."""
         none = np.zeros_like(value)
-        return cls(value, none if border is None else border, none if physical is None else physical, present)
+        return cls(value, none if merge is None else merge, none if physical is None else physical, present)
 
     def __or__(self, other: Demand) -> Demand:
         return Demand(
             self.value | other.value,
-            self.border | other.border,
+            self.merge | other.merge,
             self.physical | other.physical,
             self.present or other.present,
         )
@@ -76,13 +75,13 @@ class Decision:
     Attributes:
         keep: Channels that are there in the shrunk network.
         valued: Channels whose value matters. A kept channel that is not valued may hold any finite number.
-        carrier: The kept nonzero constant channel that stands for those removed in front of a zero border, or None.
+        carriers: For each pattern the kept channel that stands for the removed multiples of it (`Multiples`).
         live: The tensor exists in the shrunk network.
     """
 
     keep: Flags
     valued: Flags
-    carrier: int | None
+    carriers: Mapping[int, int]
     live: bool
 
     @property

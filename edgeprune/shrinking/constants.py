@@ -1,20 +1,39 @@
-"""Forwards: which channels are the same number for every input and every pixel, and which number.
+"""Forwards: which channels are the same number for every input and every pixel, and which are multiples of one pattern.
 
-One sweep over the sites in the order they run; the rules stand with the operators. Numbers are float64 whatever the
-network's type, so that folding them rounds once.
+Start with `propagate`: one sweep over the sites in the order they run; the rules stand with the operators. Numbers are
+float64 whatever the network's type, so that folding them rounds once.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from torch import fx
 
 from edgeprune.shrinking.channels import Vector
 from edgeprune.shrinking.graph import Network
+from edgeprune.shrinking.patterns import Multiples, Patterns
 
 
-def propagate(network: Network) -> dict[fx.Node, Vector]:
-    """For each node float64 [C]: the constant of each channel, NaN where it varies, empty where it has no channels."""
-    known: dict[fx.Node, Vector] = {}
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known of each node's channels; arrays are empty where a node has no channels.
+
+    Attributes:
+        constants: For each node float64 [C]: the constant of each channel, NaN where it varies.
+        multiples: For each node the channels that are multiples of a pattern.
+    """
+
+    constants: dict[fx.Node, Vector]
+    multiples: dict[fx.Node, Multiples]
+
+
+def propagate(network: Network) -> Knowledge:
+    """Sweep the network forwards."""
+    known, patterns = Knowledge({}, {}), Patterns()
     for site in network.sites:
-        known[site.node] = site.operator.constants(site, [known[operand] for operand in site.operands])
+        constants = site.operator.constants(site, [known.constants[operand] for operand in site.operands])
+        moved = site.operator.multiples(site, [known.multiples[operand] for operand in site.operands], patterns)
+        known.constants[site.node] = constants
+        known.multiples[site.node] = Multiples.of_one(constants) if moved is None else moved.where_varying(constants)
     return known

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize, prune
 
 from edgeprune.errors import ModelError, WeightsError
 from edgeprune.shrinking.additions import Gather, IndexAdd
-from edgeprune.shrinking.channels import CHANNEL_AXIS
+from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, wanted_axes
 from edgeprune.shrinking.operators import operator_for
 from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
 from edgeprune.user_code import untraceable
@@ -52,7 +52,7 @@ class Site:
 
     Attributes:
         operands: The tensors the operator analyses channel by channel; other inputs of the node are kept whole.
-        shape: Shape of the output for the example inputs, or None where it is not a tensor.
+        form: Shape of the output for the example inputs and its channel axis, or None where it is not a tensor.
         shared: The node calls a module with parameters that another node calls too.
     """
 
@@ -60,8 +60,8 @@ class Site:
     operator: Operator
     module: nn.Module | None
     operands: tuple[fx.Node, ...]
-    operand_shapes: tuple[torch.Size, ...]
-    shape: torch.Size | None
+    operand_forms: tuple[Form, ...]
+    form: Form | None
     shared: bool
 
     @property
@@ -79,7 +79,7 @@ class Site:
     @property
     def channels(self) -> int:
         """Channels of the output; 0 where it has no channel axis."""
-        return channel_count(self.shape)
+        return 0 if self.form is None else self.form.channels
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,6 @@ class Network:
     def by_node(self) -> dict[fx.Node, Site]:
         """The site of each node."""
         return {site.node: site for site in self.sites}
-
-
-def channel_count(shape: torch.Size | None) -> int:
-    """Number of channels of a tensor of this shape, 0 where it has no channel axis."""
-    return 0 if shape is None or len(shape) <= CHANNEL_AXIS else int(shape[CHANNEL_AXIS])
 
 
 def as_tuple(example_inputs: Tensor | tuple[Any, ...]) -> tuple[Any, ...]:
@@ -145,15 +140,25 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
     _make_pure(root)
     shapes = _shapes(root, example_inputs)
     modules = dict(root.named_modules())
+    wanted = wanted_axes(root.graph, modules, shapes)
     calls = Counter(node.target for node in root.graph.nodes if node.op == "call_module")
-    sites = []
+    sites: list[Site] = []
+    # what an operator may read of its own output is the shape: the axis is settled once it is matched
+    forms = {
+        node: None if shape is None else Form(shape, wanted.get(node, CHANNEL_AXIS)) for node, shape in shapes.items()
+    }
     for node in root.graph.nodes:
         module = modules[str(node.target)] if node.op == "call_module" else None
-        chosen, operands = operator_for(node, module, shapes)
+        chosen, operands = operator_for(node, module, forms)
+        operand_forms = tuple(form for form in map(forms.get, operands) if form is not None)
+        forms[node] = form = _settled(forms[node], chosen.axis(node, operand_forms))
         shared = calls[node.target] > 1 and module is not None and any(True for _ in module.parameters())
-        operand_shapes = tuple(shapes[operand] or torch.Size() for operand in operands)
-        sites.append(Site(node, chosen, module, operands, operand_shapes, shapes[node], shared))
+        sites.append(Site(node, chosen, module, operands, operand_forms, form, shared))
     return Network(root, tuple(sites))
+
+
+def _settled(form: Form | None, axis: int | None) -> Form | None:
+    return form if form is None or axis is None else Form(form.shape, axis)
 
 
 def _pruned_names(module: nn.Module) -> list[str]:

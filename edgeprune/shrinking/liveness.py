@@ -12,8 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 from torch import fx
 
-from edgeprune.shrinking.channels import Decision, Demand, Vector, nonzero_constant, varies
+from edgeprune.shrinking.channels import Decision, Demand, Flags, Vector, varies
+from edgeprune.shrinking.constants import Knowledge
 from edgeprune.shrinking.graph import Network, Site
+from edgeprune.shrinking.patterns import NONE, Multiples
 
 LEAST_CARRIER = 1e-2
 """A constant that is kept anyway carries others up to 100 times its size.
@@ -22,52 +24,83 @@ A choice, not measured: it lets rounding grow from 6e-8 of float32 to at most 6e
 """
 
 
-def find_live(network: Network, constants: Mapping[fx.Node, Vector]) -> dict[fx.Node, Decision]:
-    """What becomes of each tensor of the network."""
+def find_live(
+    network: Network,
+    known: Knowledge,
+    held: Mapping[fx.Node, Flags] | None = None,
+    alive: Mapping[fx.Node, Flags] | None = None,
+) -> dict[fx.Node, Decision]:
+    """What becomes of each tensor of the network.
+
+    Args:
+        network: The traced network.
+        known: What the forward sweep found.
+        held: Channels to keep with their values although nothing asks for them, for tensors that have any.
+        alive: If given, channels that vary are kept only where another method found them alive.
+    """
     agreed: dict[str, Demand] = {}
     while True:
         before = dict(agreed)
-        decisions = _sweep(network, constants, agreed)
+        decisions = _sweep(network, known, held or {}, alive or {}, agreed)
         if all(name in before and _same(agreed[name], before[name]) for name in agreed):
             return decisions
 
 
-def decide(site: Site, demand: Demand, constants: Vector) -> Decision:
+def decide(site: Site, demand: Demand, constants: Vector, multiples: Multiples, alive: Flags | None = None) -> Decision:
     """Settle one tensor.
 
-    Kept is what has to be there, and what varies and matters. If constants that matter to a zero border would go, one
-    stays as the carrier: a constant that is kept anyway, or else the largest of them. Their weights are multiplied by
-    their quotient to the carrier, and so is the carrier's own rounding, so a small one is no carrier.
+    Kept is what has to be there, and what varies and matters, but of the multiples of one pattern that matter only to
+    readers that can merge them, one: the carrier. It is one that is kept anyway, or else the largest. The others'
+    weights are multiplied by their quotient to the carrier, and so is the carrier's own rounding, so a small one is no
+    carrier.
     """
-    keep = demand.physical | ((demand.value | demand.border) & varies(constants))
-    valued = demand.value | demand.border
-    hidden = demand.border & nonzero_constant(constants)
-    carrier = None
+    patterned = multiples.pattern != NONE
+    moving = varies(constants)
+    if alive is not None:
+        moving &= alive | patterned
+    valued = demand.value | demand.merge
+    keep = demand.physical | (moving & (demand.value | (demand.merge & ~patterned)))
+    carriers: dict[int, int] = {}
+    hidden = demand.merge & patterned
     if hidden.any():
-        size = np.where(nonzero_constant(constants), np.abs(constants), 0.0)
-        able = keep & (size >= LEAST_CARRIER * size[hidden].max())
-        carrier = int(np.argmax(np.where(able if able.any() else hidden, size, 0.0)))
-        keep[carrier] = valued[carrier] = True
+        size = np.abs(multiples.coefficient)
+        for pattern in np.unique(multiples.pattern[hidden]):
+            same = multiples.pattern == pattern
+            able = same & keep & (size >= LEAST_CARRIER * size[same & hidden].max())
+            carrier = int(np.argmax(np.where(able if able.any() else same & hidden, size, 0.0)))
+            keep[carrier] = valued[carrier] = True
+            carriers[int(pattern)] = carrier
     if demand.present and site.channels and not keep.any():
         keep[0] = True
     if keep.any() or site.node.op == "placeholder":
         keep = site.operator.widen(site, keep)
-    return Decision(keep, valued, carrier, live=demand.present or bool(keep.any()))
+    return Decision(keep, valued, carriers, live=demand.present or bool(keep.any()))
 
 
-def _sweep(network: Network, constants: Mapping[fx.Node, Vector], agreed: dict[str, Demand]) -> dict[fx.Node, Decision]:
+def _sweep(
+    network: Network,
+    known: Knowledge,
+    held: Mapping[fx.Node, Flags],
+    alive: Mapping[fx.Node, Flags],
+    agreed: dict[str, Demand],
+) -> dict[fx.Node, Decision]:
+    constants, multiples = known.constants, known.multiples
     demands = {site.node: Demand.nothing(site.channels) for site in network.sites}
     decisions: dict[fx.Node, Decision] = {}
     for site in reversed(network.sites):
         node = site.node
         demand = demands[node]
+        if node in held:
+            demand = demand | Demand.of(held[node], physical=held[node])
         if site.shared:
-            kept = Demand.of(demand.value | demand.border, physical=decide(site, demand, constants[node]).keep)
+            kept = Demand.of(
+                demand.value | demand.merge, physical=decide(site, demand, constants[node], multiples[node]).keep
+            )
             agreed[site.name] = agreed.get(site.name, Demand.nothing(site.channels)) | kept
             demand = demand | agreed[site.name]
         if node.op in ("output", "placeholder"):
             demand = demand | Demand.of(np.zeros(site.channels, dtype=np.bool_), present=True)
-        decisions[node] = decision = decide(site, demand, constants[node])
+        decisions[node] = decision = decide(site, demand, constants[node], multiples[node], alive.get(node))
         if not decision.live:
             continue
         asked_of_operands = site.operator.demands(

@@ -13,17 +13,24 @@ import numpy as np
 from torch import fx
 
 from edgeprune.shrinking.additions import absorb, addition_at
-from edgeprune.shrinking.channels import Decision, Layout, Vector
+from edgeprune.shrinking.channels import Decision, Flags, Layout, Vector
 from edgeprune.shrinking.graph import Network
+from edgeprune.shrinking.patterns import Multiples
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is known and needed of each tensor of a network."""
+    """What is known and needed of each tensor of a network.
+
+    Attributes:
+        held: Channels that are kept although nothing needs them, where that makes the network faster.
+    """
 
     network: Network
     constants: Mapping[fx.Node, Vector]
+    multiples: Mapping[fx.Node, Multiples]
     decisions: Mapping[fx.Node, Decision]
+    held: Mapping[fx.Node, Flags]
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,9 @@ class Plan(Analysis):
 def arrange(analysis: Analysis) -> Plan:
     """Give each tensor its channels in ascending order, and settle the constants of additions."""
     layouts: dict[fx.Node, Layout] = {}
-    plan = Plan(analysis.network, analysis.constants, analysis.decisions, layouts, {})
+    plan = Plan(
+        analysis.network, analysis.constants, analysis.multiples, analysis.decisions, analysis.held, layouts, {}
+    )
     shifts: dict[fx.Node, Vector] = {}
     for site in analysis.network.sites:
         operands = [layouts[operand] for operand in site.operands]

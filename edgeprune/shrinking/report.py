@@ -18,6 +18,7 @@ from edgeprune.shrinking.graph import Network, Site
 from edgeprune.shrinking.operators import Opaque
 from edgeprune.shrinking.operators.base import Boundary
 from edgeprune.shrinking.operators.kernels import LAYERS
+from edgeprune.shrinking.patterns import ONE
 from edgeprune.shrinking.plan import Plan
 
 
@@ -158,9 +159,9 @@ def _notes(site: Site, plan: Plan) -> list[str]:
     _count(causes, ~held & dead, "outputs removed: dead filter")
     _count(causes, ~held & ~dead & settled, "outputs removed: constant")
     _count(causes, ~held & ~dead & ~settled, "outputs removed: nothing needs them")
-    if decision.carrier is not None and held[decision.carrier]:
+    if ONE in decision.carriers and held[decision.carriers[ONE]]:
         causes["output kept as the carrier of constants before a zero border"] = 1
-        settled[decision.carrier] = False
+        settled[decision.carriers[ONE]] = False
     _count(causes, held & settled & decision.valued, "constant outputs kept: a reader takes them as they are")
     _count(causes, held & ~(settled | decision.valued), "outputs kept to fill a place")
     return [f"{count} {cause}" for cause, count in (causes | _inputs(site, plan)).items()]
@@ -181,8 +182,8 @@ def _inputs(site: Site, plan: Plan) -> Counter[str]:
     zero = given == 0.0
     into = "the carrier's kernels" if site.kernels.sees_border else "the bias"
     _count(causes, gone & zero, "inputs removed: zero")
-    _count(causes, gone & ~zero & asked.value, f"constant inputs removed: folded into {into}")
-    _count(causes, gone & ~zero & ~asked.value, "inputs removed: not connected")
+    _count(causes, gone & ~zero & (asked.value | asked.merge), f"constant inputs removed: folded into {into}")
+    _count(causes, gone & ~zero & ~(asked.value | asked.merge), "inputs removed: not connected")
     return causes
 
 

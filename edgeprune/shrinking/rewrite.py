@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.additions import Gather
 from edgeprune.shrinking.channels import Layout, Vector
+from edgeprune.shrinking.forms import CHANNEL_AXIS, Form
 from edgeprune.shrinking.graph import Site
 from edgeprune.shrinking.plan import Plan
 
@@ -67,7 +68,9 @@ class Surgery:
         if key not in self._selected:
             place = {int(channel): index for index, channel in enumerate(have)}
             index = torch.tensor([place[int(channel)] for channel in want], dtype=torch.int64, device=self.device)
-            name = self._fresh(f"{node.name}_select", Gather(index, len(have)))
+            form = self.plan.network.by_node[node].form
+            axis = CHANNEL_AXIS if form is None else form.axis
+            name = self._fresh(f"{node.name}_select", Gather(index, len(have), axis=axis))
             self._selected[key] = self.graph.call_module(name, (self.value(node),))
         return self._selected[key]
 
@@ -98,10 +101,9 @@ class Surgery:
         """Call a function in the site's place."""
         return self.graph.create_node("call_function", function, args, {}, name=site.node.name)
 
-    def constant_channels(self, numbers: Vector, rank: int) -> Tensor:
-        """[1, C, 1, ...]: one number a channel, in the network's own type and place."""
-        tensor = torch.from_numpy(numbers).to(device=self.device, dtype=self._dtype)
-        return tensor.reshape(1, -1, *[1] * (rank - 2))
+    def constant_channels(self, numbers: Vector, form: Form) -> Tensor:
+        """[1, C, 1, ...]: one number a channel on the form's channel axis, in the network's own type and place."""
+        return form.lay_out(torch.from_numpy(numbers).to(device=self.device, dtype=self._dtype))
 
     def _fresh(self, name: str, module: nn.Module) -> str:
         taken, number = name, 1

@@ -73,7 +73,7 @@ def shrink(
     masked = private_copy(model)
     network = trace(masked, inputs)
     known = propagate(network)
-    plan = arrange(Analysis(network, known, find_live(network, known)))
+    plan = arrange(Analysis(network, known.constants, known.multiples, find_live(network, known), held={}))
     shrunk = rewrite(plan, type(model).__name__)
     difference = verify(masked, shrunk, inputs)
     return Shrunk(shrunk, report_on(plan, shrunk, count_params(masked), difference))

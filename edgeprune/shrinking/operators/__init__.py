@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import fx, nn
 
+from edgeprune.shrinking.forms import Forms
 from edgeprune.shrinking.operators.addition import Add
-from edgeprune.shrinking.operators.base import Boundary, Opaque, Operator, Shapes
+from edgeprune.shrinking.operators.base import Boundary, Opaque, Operator
 from edgeprune.shrinking.operators.grouped import Grouped
 from edgeprune.shrinking.operators.mixing import Mixing
 from edgeprune.shrinking.operators.normalisation import BatchNorm
@@ -33,10 +34,10 @@ OPERATORS: tuple[Operator, ...] = (
 _OPAQUE = Opaque()
 
 
-def operator_for(node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[Operator, tuple[fx.Node, ...]]:
+def operator_for(node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[Operator, tuple[fx.Node, ...]]:
     """The operator that understands this node, with the operands it analyses."""
     for operator in OPERATORS:
-        operands = operator.match(node, module, shapes)
+        operands = operator.match(node, module, forms)
         if operands is not None:
             return operator, operands
     return _OPAQUE, ()

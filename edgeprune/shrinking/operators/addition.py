@@ -12,7 +12,8 @@ from torch import fx, nn
 
 from edgeprune.shrinking.additions import Gather, IndexAdd, addition_at
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector, varies
-from edgeprune.shrinking.operators.base import Operator, Shapes, has_channels
+from edgeprune.shrinking.forms import Forms
+from edgeprune.shrinking.operators.base import Operator, has_channels
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -25,13 +26,13 @@ class Add(Operator):
 
     is_addition = True
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         function = node.op == "call_function" and node.target in (operator.add, torch.add)
         if not function and not (node.op == "call_method" and node.target == "add"):
             return None
-        operands = tuple(x for x in node.args if isinstance(x, fx.Node) and has_channels(x, shapes))
+        operands = tuple(x for x in node.args if isinstance(x, fx.Node) and has_channels(x, forms))
         same = len(operands) == len(node.args) == 2 and not node.kwargs
-        return operands if same and all(shapes[x] == shapes[node] for x in operands) else None
+        return operands if same and forms[operands[0]] == forms[operands[1]] else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         return operands[0] + operands[1]
@@ -65,7 +66,7 @@ class Add(Operator):
             None if plain[place] else _gather(site, addition.sources[place], lost[place], widths[place], surgery)
             for place in giving
         ]
-        constant = None if offset is None else surgery.constant_channels(offset, len(site.shape or ()))
+        constant = None if offset is None else surgery.constant_channels(offset, site.operand_forms[0])
         module = IndexAdd(gathers[0], gathers[1] if len(gathers) == 2 else None, constant)
         return surgery.call_new(site, module, *values)
 
@@ -74,5 +75,5 @@ def _gather(site: Site, source: Layout, lost: Vector, width: int, surgery: Surge
     absent = source < 0
     numbers = np.unique(lost[absent])
     index = np.where(absent, width + np.searchsorted(numbers, lost), source)
-    fill = surgery.constant_channels(numbers, len(site.shape or ())) if len(numbers) else None
-    return Gather(torch.from_numpy(index).to(surgery.device), width, fill)
+    fill = surgery.constant_channels(numbers, site.operand_forms[0]) if len(numbers) else None
+    return Gather(torch.from_numpy(index).to(surgery.device), width, fill, axis=site.operand_forms[0].axis)

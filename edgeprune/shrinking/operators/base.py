@@ -1,28 +1,27 @@
 """What the passes ask of an operator: the contract that each kind of node fulfils, and the two commonest answers.
 
-Start with `Operator`: three questions of the analysis (`constants`, `widen`, `demands`), one of the layout, one of the
-surgery. `Opaque` answers for anything unknown: it needs every channel of every input. `ChannelWise` answers for
-operators that treat each channel alone and leave it in its place.
+Start with `Operator`: one question of the tracing (`axis`), four of the analysis (`constants`, `multiples`, `widen`,
+`demands`), one of the layout, one of the surgery. `Opaque` answers for anything unknown: it needs every channel of
+every input. `ChannelWise` answers for operators that treat each channel alone and leave it in its place.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, unknown
+from edgeprune.shrinking.forms import Form, Forms
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
+    from edgeprune.shrinking.patterns import Multiples, Patterns
     from edgeprune.shrinking.plan import Plan
     from edgeprune.shrinking.rewrite import Surgery
-
-Shapes = Mapping[fx.Node, torch.Size | None]
 
 
 class Operator(ABC):
@@ -32,12 +31,20 @@ class Operator(ABC):
     """Whether the node sums two tensors that may hold different channels."""
 
     @abstractmethod
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         """The operands this operator would analyse, or None if the node is not of this kind."""
+
+    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
+        """Where the channels of its output stand; None if only its readers can say."""
+        return operands[0].axis
 
     @abstractmethod
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         """Forwards: what is known of each output channel, given the same of each operand."""
+
+    def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
+        """Forwards: which output channels that vary are multiples of a pattern; None if not any."""
+        return None
 
     def widen(self, site: Site, keep: Flags) -> Flags:
         """The smallest set of output channels that holds `keep` and that this operator can make."""
@@ -67,11 +74,18 @@ class Operator(ABC):
 class Opaque(Operator):
     """A node of which nothing is known: all channels of all its inputs are kept as they are."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
+        return None
+
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         return ()
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         return unknown(site.channels)
+
+    def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
+        """Forwards: which output channels that vary are multiples of a pattern; None if not any."""
+        return None
 
     def widen(self, site: Site, keep: Flags) -> Flags:
         return np.ones_like(keep)
@@ -89,7 +103,7 @@ class Opaque(Operator):
 class Boundary(Opaque):
     """An input, an output or a bare parameter of the network: complete by definition."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         return () if node.op in ("placeholder", "output", "get_attr") else None
 
 
@@ -106,21 +120,19 @@ class ChannelWise(Operator):
         return surgery.copy(site)
 
 
-def sole_tensor(node: fx.Node, shapes: Shapes) -> fx.Node | None:
+def sole_tensor(node: fx.Node, forms: Forms) -> fx.Node | None:
     """The first argument, if it is the only input of the node with a channel axis."""
     first = node.args[0] if node.args else node.kwargs.get("input")
-    if not isinstance(first, fx.Node) or not has_channels(first, shapes):
+    if not isinstance(first, fx.Node) or not has_channels(first, forms):
         return None
-    others = [n for n in node.all_input_nodes if n is not first and shapes[n] is not None]
+    others = [n for n in node.all_input_nodes if n is not first and forms[n] is not None]
     return None if others else first
 
 
-def has_channels(node: object, shapes: Shapes) -> bool:
+def has_channels(node: object, forms: Forms) -> bool:
     """Whether the node is a tensor with a channel axis."""
-    if not isinstance(node, fx.Node):
-        return False
-    shape = shapes[node]
-    return shape is not None and len(shape) >= 2
+    form = forms[node] if isinstance(node, fx.Node) else None
+    return form is not None and form.channels > 0
 
 
 def argument(node: fx.Node, place: int, name: str, default: Any) -> Any:

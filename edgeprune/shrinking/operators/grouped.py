@@ -15,7 +15,8 @@ import torch
 from torch import fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, nonzero_constant, varies
-from edgeprune.shrinking.operators.base import Operator, Shapes, sole_tensor
+from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
+from edgeprune.shrinking.operators.base import Operator, sole_tensor
 from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, is_plain
 from edgeprune.shrinking.operators.mixing import computed_rows, fill
 
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 class Grouped(Operator):
     """A convolution in which each group of outputs reads its own group of inputs."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
-        operand = sole_tensor(node, shapes)
-        if operand is None or not is_plain(module) or type(module) not in CONVOLUTIONS:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
+        operand = sole_tensor(node, forms)
+        form = None if operand is None else forms[operand]
+        if operand is None or form is None or not is_plain(module) or type(module) not in CONVOLUTIONS:
             return None
-        rank = len(shapes[operand] or ())
-        matches = isinstance(module, CONVOLUTIONS) and module.groups > 1 and rank == module.weight.dim()
-        return (operand,) if matches else None
+        batched = form.axis == CHANNEL_AXIS and form.rank == getattr(module, "weight").dim()  # noqa: B009
+        return (operand,) if batched and _has_groups(module) else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         kernels, given = site.kernels, _by_group(site, operands[0])
@@ -81,6 +82,10 @@ class Grouped(Operator):
         layer = kernels.resized(len(reads), len(rows), groups=int(alive.sum()), bias=wants_bias)
         fill(layer, kernels, weight, bias[rows])
         return surgery.call_module(site, layer, surgery.select(operand, reads))
+
+
+def _has_groups(module: nn.Module | None) -> bool:
+    return isinstance(module, CONVOLUTIONS) and module.groups > 1
 
 
 def _groups(site: Site) -> int:

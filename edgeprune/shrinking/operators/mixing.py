@@ -16,8 +16,10 @@ from torch import Tensor, fx, nn
 
 from edgeprune.errors import ShrinkError
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, nonzero_constant, varies
-from edgeprune.shrinking.operators.base import Operator, Shapes, sole_tensor
+from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
+from edgeprune.shrinking.operators.base import Operator, sole_tensor
 from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, LAYERS, TRANSPOSED, is_plain
+from edgeprune.shrinking.patterns import NONE, ONE
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -25,27 +27,20 @@ if TYPE_CHECKING:
     from edgeprune.shrinking.plan import Plan
     from edgeprune.shrinking.rewrite import Surgery
 
-MOST_READ_BY_GATHER = 0.75
-"""A layer that reads at most this part of its operand's channels gathers them first; the gather costs a copy.
-
-Measured on one x86-64 core (AVX-512) for five convolutions, 1x1 and 3x3, of 16 to 64 channels on 8 to 32 pixels: at 3/4
-the gather and the convolution took 0.79 to 1.17 of the whole convolution's time in ONNX Runtime (below 1 in four of the
-five) and 0.79 to 0.98 in TVM; at 7/8 1.02 to 1.28 and 0.89 to 1.04.
-"""
-
 
 class Mixing(Operator):
     """A dense layer with weights from every input channel to every output channel."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
-        operand = sole_tensor(node, shapes)
-        if operand is None or not is_plain(module):
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
+        operand = sole_tensor(node, forms)
+        form = None if operand is None else forms[operand]
+        if operand is None or form is None or not is_plain(module):
             return None
-        rank = len(shapes[operand] or ())
         if type(module) is nn.Linear:
-            return (operand,) if rank == 2 else None
+            return (operand,) if form.axis == form.rank - 1 else None
         if isinstance(module, CONVOLUTIONS + TRANSPOSED) and type(module) in LAYERS:
-            return (operand,) if module.groups == 1 and rank == module.weight.dim() else None
+            batched = form.rank == module.weight.dim() and form.axis == CHANNEL_AXIS
+            return (operand,) if module.groups == 1 and batched else None
         return None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
@@ -65,23 +60,33 @@ class Mixing(Operator):
         used = read_inputs(kernels, computed_rows(site, decision, output))
         if site.shared:  # one set of weights serves several calls: nothing can be folded for one of them
             return [Demand.of(used, physical=used, present=True)]
-        border = used & nonzero_constant(given) if kernels.sees_border else None
-        return [Demand.of(used, border=border, present=True)]
+        moving = varies(given)
+        merge = used & (moving | nonzero_constant(given)) if kernels.sees_border else used & moving
+        return [Demand.of(used & ~moving, merge=merge, present=True)]
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep)
 
     def reads(self, site: Site, plan: Plan) -> Layout:
-        """All channels that its operand holds, or those it needs, where a gather in front of it is worth its copy."""
+        """The channels of its operand that it needs, and those that are there on purpose, to save a gather."""
         operand = site.operands[0]
         have, source = plan.layouts[operand], plan.decisions[operand]
         used = read_inputs(site.kernels, computed_rows(site, plan.decisions[site.node], plan.constants[site.node]))
-        if source.carrier is not None and site.kernels.sees_border and not site.shared:
-            used[source.carrier] = True
+        if not site.shared:
+            merged = used & ~source.exact & (plan.multiples[operand].pattern != NONE)
+            for pattern, carrier in source.carriers.items():
+                used[carrier] |= bool((merged & self._merges(site, plan, pattern)).any())
+        held = plan.held.get(operand)
+        if held is not None and (used | held)[have].all():
+            return have
         needed = have[used[have]]
-        if not len(needed):
-            return have[:1]
-        return needed if site.shared or len(needed) <= MOST_READ_BY_GATHER * len(have) else have
+        return needed if len(needed) else have[:1]
+
+    @staticmethod
+    def _merges(site: Site, plan: Plan, pattern: int) -> Flags:
+        """Inputs that go into the pattern's carrier if they are not there; constants away from borders fold instead."""
+        same = plan.multiples[site.operands[0]].pattern == pattern
+        return same if pattern != ONE or site.kernels.sees_border else np.zeros_like(same)
 
     def absorbs(self, site: Site) -> bool:
         return not site.shared
@@ -123,27 +128,31 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
     plan, kernels, operand = surgery.plan, site.kernels, site.operands[0]
     rows = plan.layouts[site.node]
     decision, source = plan.decisions[site.node], plan.decisions[operand]
-    given, output = plan.constants[operand], plan.constants[site.node]
+    output = plan.constants[site.node]
     computed = computed_rows(site, decision, output)
     weight = kernels.weight[torch.from_numpy(rows)][:, torch.from_numpy(reads)]
     weight[:, torch.from_numpy(~source.exact[reads])] = 0.0
     bias = kernels.bias
 
-    present = np.zeros_like(computed, shape=given.shape)
-    present[reads] = source.exact[reads]
-    removed = np.flatnonzero(nonzero_constant(given) & ~present & read_inputs(kernels, computed))
-    if len(removed) and kernels.sees_border:
-        if source.carrier is None or not present[source.carrier]:
+    gone = np.ones_like(source.keep)
+    gone[reads] = ~source.exact[reads]
+    gone &= read_inputs(kernels, computed)
+    multiples = plan.multiples[operand]
+    for pattern in np.unique(multiples.pattern[gone & (multiples.pattern != NONE)]):
+        removed = np.flatnonzero(gone & (multiples.pattern == pattern))
+        if pattern == ONE and not kernels.sees_border:
+            bias = bias + kernels.summed[:, removed] @ multiples.coefficient[removed]
+            continue
+        carrier = source.carriers.get(int(pattern))
+        if carrier is None or gone[carrier]:
             raise ShrinkError(
                 f"{site.name}: constants behind a zero border have no kept channel to stand for them",
                 hint="this is a fault of edgeprune's analysis: report it with the model",
             )
-        ratio = torch.from_numpy(given[removed] / given[source.carrier])
+        ratio = torch.from_numpy(multiples.coefficient[removed] / multiples.coefficient[carrier])
         dropped = kernels.weight[torch.from_numpy(rows)][:, torch.from_numpy(removed)].double().cpu()
         merged = torch.tensordot(dropped.movedim(1, -1), ratio, dims=1).to(weight)
-        weight[:, int(np.flatnonzero(reads == source.carrier)[0])] += merged
-    elif len(removed):
-        bias = bias + kernels.summed[:, removed] @ given[removed]
+        weight[:, int(np.flatnonzero(reads == carrier)[0])] += merged
     weight[torch.from_numpy(~computed[rows])] = 0.0
     bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
     return weight, np.where(decision.valued, bias, 0.0)[rows]

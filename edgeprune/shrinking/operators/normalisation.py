@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
-from edgeprune.shrinking.operators.base import ChannelWise, Shapes, sole_tensor
+from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
+from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 class BatchNorm(ChannelWise):
     """nn.BatchNorm1d, 2d and 3d with running statistics; without them it depends on the batch and is left alone."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         if type(module) not in _NORMS or not is_plain(module) or getattr(module, "running_mean", None) is None:
             return None
-        operand = sole_tensor(node, shapes)
-        return None if operand is None else (operand,)
+        operand = sole_tensor(node, forms)
+        form = None if operand is None else forms[operand]
+        return (operand,) if operand is not None and form is not None and form.axis == CHANNEL_AXIS else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         norm = _norm(site)

@@ -16,11 +16,13 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from edgeprune.shrinking.channels import Vector, varies
-from edgeprune.shrinking.operators.base import ChannelWise, Shapes, argument, sole_tensor
+from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms
+from edgeprune.shrinking.operators.base import ChannelWise, argument, has_channels, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
+    from edgeprune.shrinking.patterns import Multiples, Patterns
 
 MODULES: frozenset[type[nn.Module]] = frozenset({
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
@@ -48,7 +50,7 @@ _DROPOUTS = frozenset({F.dropout, F.dropout1d, F.dropout2d, F.dropout3d})
 class Pointwise(ChannelWise):
     """One tensor in, the same function of every number; other arguments are plain numbers."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         if node.op == "call_module":
             known = type(module) in MODULES and is_plain(module)
         elif node.op == "call_function":
@@ -57,17 +59,17 @@ class Pointwise(ChannelWise):
             known = node.op == "call_method" and node.target in METHODS
         if not known:
             return None
-        operands = [n for n in node.all_input_nodes if shapes[n] is not None]
+        operands = [n for n in node.all_input_nodes if forms[n] is not None]
         # a bare number from the graph (a size, say) is unknown to the analysis, so the node is left to others
-        if len(node.all_input_nodes) != 1 or len(operands) != 1 or shapes[operands[0]] != shapes[node]:
+        if len(node.all_input_nodes) != 1 or len(operands) != 1 or not has_channels(operands[0], forms):
             return None
-        return (operands[0],) if len(shapes[node] or ()) >= 2 else None
+        return (operands[0],)
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         given = operands[0]
         known = np.where(varies(given), 0.0, given)
         # one image of one pixel: some operators take only the rank that they have in the network
-        numbers = torch.from_numpy(known).reshape(1, -1, *[1] * (len(site.operand_shapes[0]) - 2))
+        numbers = site.operand_forms[0].lay_out(torch.from_numpy(known))
         node = site.node
         with torch.no_grad():
             if site.module is not None:
@@ -89,24 +91,39 @@ class Spatial(ChannelWise):
     An average over a padded border mixes zeros in, so there a nonzero constant varies.
     """
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
-        operand = sole_tensor(node, shapes)
-        rank = len(shapes[operand] or ()) if operand is not None else 0
-        if operand is None or rank < 3 or shapes[node] is None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
+        operand = sole_tensor(node, forms)
+        form = None if operand is None else forms[operand]
+        if operand is None or form is None or form.rank < 3:
             return None
+        if node.target in ("mean", torch.mean):
+            return (operand,) if _averages_space(node, form) else None
+        called = type(module) if node.op == "call_module" else node.target
+        pools = node.op != "call_method" and form.axis == CHANNEL_AXIS and _is_pool(called, form.rank)
         if node.op == "call_module":
-            matches = _is_pool(type(module), rank) and is_plain(module) and not getattr(module, "return_indices", False)
-        elif node.op == "call_function" and node.target is not torch.mean:
-            matches = _is_pool(node.target, rank)
-        else:
-            matches = node.target in ("mean", torch.mean) and _averages_space(node, rank)
-        return (operand,) if matches else None
+            pools = pools and is_plain(module) and not getattr(module, "return_indices", False)
+        return (operand,) if pools else None
+
+    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
+        given = operands[0]
+        if node.target not in ("mean", torch.mean) or argument(node, 2, "keepdim", False):
+            return given.axis
+        return given.axis - sum(axis < given.axis for axis in _averaged_axes(node, given.rank))
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         given = operands[0]
         return given if _keeps_constants(site) else np.where(given == 0.0, 0.0, np.nan)
 
+    def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
+        called = type(site.module) if site.module is not None else site.node.target
+        return None if called in _MAXIMA else patterns.after(site.node, operands[0])
 
+
+_MAXIMA: frozenset[Any] = frozenset({
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+    F.max_pool1d, torch.max_pool1d, F.max_pool2d, torch.max_pool2d, F.max_pool3d, torch.max_pool3d,
+    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
+})  # fmt: skip
 _AVERAGES: frozenset[Callable[..., Any]] = frozenset({F.avg_pool1d, F.avg_pool2d, F.avg_pool3d})
 _POOLS: dict[int, frozenset[Callable[..., Any]]] = {
     3: frozenset({
@@ -129,12 +146,17 @@ def _is_pool(called: object, rank: int) -> bool:
     return called in _POOLS.get(rank, ()) or called in (nn.Upsample, F.interpolate)
 
 
-def _averages_space(node: fx.Node, rank: int) -> bool:
+def _averages_space(node: fx.Node, form: Form) -> bool:
+    axes = _averaged_axes(node, form.rank)
+    return len(axes) > 0 and not {0, form.axis} & set(axes)
+
+
+def _averaged_axes(node: fx.Node, rank: int) -> tuple[int, ...]:
     axes = argument(node, 1, "dim", None)
     axes = (axes,) if isinstance(axes, int) else axes
     if not isinstance(axes, list | tuple) or not all(isinstance(axis, int) for axis in axes):
-        return False
-    return len(axes) > 0 and all((axis % rank) >= 2 for axis in axes)
+        return ()
+    return tuple(axis % rank for axis in axes)
 
 
 def _keeps_constants(site: Site) -> bool:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from edgeprune.shrinking.channels import CHANNEL_AXIS, Decision, Demand, Flags, Layout, Vector
-from edgeprune.shrinking.operators.base import ChannelWise, Operator, Shapes, argument, has_channels, sole_tensor
+from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector
+from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms
+from edgeprune.shrinking.operators.base import ChannelWise, Operator, argument, has_channels, sole_tensor
+from edgeprune.shrinking.patterns import NONE, Multiples
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
+    from edgeprune.shrinking.patterns import Patterns
     from edgeprune.shrinking.plan import Plan
     from edgeprune.shrinking.rewrite import Surgery
 
@@ -23,19 +27,22 @@ if TYPE_CHECKING:
 class Flatten(Operator):
     """[N, C, H, W] to [N, C*H*W]: each channel becomes H*W features that stay or go together."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         first = node.args[0] if node.args else node.kwargs.get("input")
-        if not isinstance(first, fx.Node) or not has_channels(first, shapes):
+        if not isinstance(first, fx.Node) or not has_channels(first, forms):
             return None
         flattens = (
             isinstance(module, nn.Flatten)
             or (node.op == "call_function" and node.target in (torch.flatten, torch.reshape))
             or (node.op == "call_method" and node.target in ("flatten", "view", "reshape"))
         )
-        before, after = shapes[first], shapes[node]
-        if not flattens or before is None or after is None:
+        before, after = forms[first], forms[node]
+        if not flattens or before is None or after is None or before.axis != CHANNEL_AXIS:
             return None
-        return (first,) if tuple(after) == (before[0], before[1:].numel()) else None
+        return (first,) if tuple(after.shape) == (before.shape[0], before.shape[1:].numel()) else None
+
+    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
+        return CHANNEL_AXIS
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         return np.repeat(operands[0], site.channels // len(operands[0]))
@@ -56,40 +63,57 @@ class Flatten(Operator):
 
     @staticmethod
     def _pixels(site: Site) -> int:
-        before = site.operand_shapes[0]
-        return int(before[2:].numel())
+        return int(site.operand_forms[0].shape[2:].numel())
 
 
 class Crop(ChannelWise):
     """x[:, :, a:b:c, ...]: a part of the image, all of the channels."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         if node.op != "call_function" or node.target is not operator.getitem:
             return None
-        operand = sole_tensor(node, shapes)
-        places = node.args[1]
-        if operand is None or not isinstance(places, tuple) or len(places) > len(shapes[operand] or ()):
+        operand = sole_tensor(node, forms)
+        form = None if operand is None else forms[operand]
+        places = None if form is None else _places(node.args[1], form.rank)
+        if operand is None or form is None or places is None:
             return None
+        of_axes = [place for place in places if place is not None]
         whole = slice(None)
-        slices = all(isinstance(place, slice) for place in places)
-        return (operand,) if slices and places[: CHANNEL_AXIS + 1] == (whole, whole) else None
+        return (operand,) if of_axes[0] == whole and of_axes[form.axis] == whole else None
+
+    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
+        """Moved up by each new axis before the channels, and down by each that an integer takes away."""
+        places, read, axis = _places(node.args[1], operands[0].rank) or [], 0, 0
+        for place in places:
+            if place is None:
+                axis += 1
+            elif read == operands[0].axis:
+                break
+            else:
+                read, axis = read + 1, axis + (not isinstance(place, int))
+        return axis
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         return operands[0]
+
+    def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
+        return patterns.after(site.node, operands[0])
 
 
 class Pad(Operator):
     """F.pad of space and of channels; channels that are padded on are constants of the padding's value."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         if node.op != "call_function" or node.target not in (F.pad, torch.nn.functional.pad):
             return None
-        operand = sole_tensor(node, shapes)
+        operand = sole_tensor(node, forms)
+        form = None if operand is None else forms[operand]
         sides = argument(node, 1, "pad", None)
-        if operand is None or not isinstance(sides, list | tuple) or not all(isinstance(side, int) for side in sides):
+        if operand is None or form is None or form.axis != CHANNEL_AXIS:
             return None
-        rank = len(shapes[operand] or ())
-        full = _all_sides(node, rank)
+        if not isinstance(sides, list | tuple) or not all(isinstance(side, int) for side in sides):
+            return None
+        full = _all_sides(node, form.rank)
         batch_alone = full[-2:] == [0, 0]
         no_crop = min(full[-4:-2]) >= 0
         constant = argument(node, 2, "mode", "constant") == "constant"
@@ -102,6 +126,15 @@ class Pad(Operator):
             given = np.where(given == value, given, np.nan)
         low, high = self._channels(site)
         return np.concatenate([np.full(low, value), given, np.full(high, value)])
+
+    def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
+        if _pad_value(site.node) != 0.0:
+            return None
+        inside = patterns.after(site.node, operands[0])
+        low, high = self._channels(site)
+        return Multiples(
+            np.pad(inside.pattern, (low, high), constant_values=NONE), np.pad(inside.coefficient, (low, high))
+        )
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         low, _ = self._channels(site)
@@ -126,7 +159,7 @@ class Pad(Operator):
 
     @staticmethod
     def _rank(site: Site) -> int:
-        return len(site.shape or ())
+        return site.operand_forms[0].rank
 
     def _channels(self, site: Site) -> tuple[int, int]:
         low, high = _all_sides(site.node, self._rank(site))[-4:-2]
@@ -136,20 +169,26 @@ class Pad(Operator):
 class Concat(Operator):
     """torch.cat along the channels."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         if node.op != "call_function" or node.target not in (torch.cat, torch.concat):
             return None
         parts = argument(node, 0, "tensors", None)
-        rank = len(shapes[node] or ())
         axis = argument(node, 1, "dim", 0)
-        if not isinstance(parts, list | tuple) or not isinstance(axis, int) or rank < 2:
+        if not isinstance(parts, list | tuple) or not isinstance(axis, int):
             return None
-        if axis % rank != CHANNEL_AXIS or not all(has_channels(part, shapes) for part in parts):
+        found = [forms[part] for part in parts if isinstance(part, fx.Node)]
+        if len(found) != len(parts) or not all(form and form.axis == axis % form.rank for form in found):
             return None
         return tuple(part for part in parts if isinstance(part, fx.Node))
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         return np.concatenate(operands)
+
+    def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
+        return Multiples(
+            np.concatenate([operand.pattern for operand in operands]),
+            np.concatenate([operand.coefficient for operand in operands]),
+        )
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         ends = np.cumsum([len(operand) for operand in operands])[:-1]
@@ -157,30 +196,33 @@ class Concat(Operator):
         return [Demand.of(e, physical=k, present=bool(k.any())) for e, k in zip(exact, keep, strict=True)]
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        widths = [shape[CHANNEL_AXIS] for shape in site.operand_shapes]
+        widths = [form.channels for form in site.operand_forms]
         starts = np.cumsum([0, *widths[:-1]])
         return np.concatenate([start + operand for start, operand in zip(starts, operands, strict=True)])
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         parts = [surgery.value(part) for part in site.operands if len(surgery.plan.layouts[part])]
-        return parts[0] if len(parts) == 1 else surgery.call_function(site, torch.cat, parts, CHANNEL_AXIS)
+        return (
+            parts[0] if len(parts) == 1 else surgery.call_function(site, torch.cat, parts, site.operand_forms[0].axis)
+        )
 
 
 class ShapeQuestion(Operator):
     """x.size(0), x.shape[2:]: an answer that does not depend on the channels; the tensor only has to be there."""
 
-    def match(self, node: fx.Node, module: nn.Module | None, shapes: Shapes) -> tuple[fx.Node, ...] | None:
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         tensor = node.args[0] if node.args else None
-        if not isinstance(tensor, fx.Node) or not has_channels(tensor, shapes):
+        form = forms[tensor] if isinstance(tensor, fx.Node) else None
+        if not isinstance(tensor, fx.Node) or form is None or not form.channels:
             return None
-        rank = len(shapes[tensor] or ())
+        rank, channels = form.rank, form.axis
         if node.op == "call_method" and node.target == "size":
             if len(node.args) == 2:
                 axis = node.args[1]
-                return (tensor,) if isinstance(axis, int) and axis % rank != CHANNEL_AXIS else None
-            return (tensor,) if _asks_no_channels(node, rank) else None
+                return (tensor,) if isinstance(axis, int) and axis % rank != channels else None
+            return (tensor,) if _asks_no_channels(node, rank, channels) else None
         is_shape = node.op == "call_function" and node.target is getattr and node.args[1] == "shape"
-        return (tensor,) if is_shape and _asks_no_channels(node, rank) else None
+        return (tensor,) if is_shape and _asks_no_channels(node, rank, channels) else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         return np.zeros(0)
@@ -195,7 +237,7 @@ class ShapeQuestion(Operator):
         return surgery.copy(site)
 
 
-def _asks_no_channels(shape: fx.Node, rank: int) -> bool:
+def _asks_no_channels(shape: fx.Node, rank: int, channels: int) -> bool:
     for user in shape.users:
         if user.target is not operator.getitem or user.args[0] is not shape:
             return False
@@ -203,9 +245,27 @@ def _asks_no_channels(shape: fx.Node, rank: int) -> bool:
         if not isinstance(place, int | slice):
             return False
         picked = range(rank)[place]
-        if CHANNEL_AXIS in (picked if isinstance(picked, range) else (picked,)):
+        if channels in (picked if isinstance(picked, range) else (picked,)):
             return False
     return True
+
+
+def _places(given: Any, rank: int) -> list[slice | int | None] | None:
+    """The index of x[...]: a place for each axis of x and None for each new one; None if it is no plain index."""
+    listed = list(given) if isinstance(given, tuple) else [given]
+    if any(not isinstance(place, slice | int | EllipsisType | None) or isinstance(place, bool) for place in listed):
+        return None
+    if any(isinstance(end, fx.Node) for place in listed if isinstance(place, slice) for end in _ends(place)):
+        return None
+    missing = rank - sum(isinstance(place, slice | int) for place in listed)
+    if missing < 0 or sum(place is Ellipsis for place in listed) > 1:
+        return None
+    at = listed.index(Ellipsis) if Ellipsis in listed else len(listed)
+    return listed[:at] + [slice(None)] * missing + listed[at + 1 :]
+
+
+def _ends(place: slice) -> tuple[Any, Any, Any]:
+    return place.start, place.stop, place.step
 
 
 def _all_sides(node: fx.Node, rank: int) -> list[int]:

@@ -79,6 +79,36 @@ def test_constants_behind_a_zero_border_need_one_channel() -> None:
         assert_equal(masked, shrunk, images(3, size, 2))
 
 
+SPREAD: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    lambda x: F.avg_pool2d(x, 3, 1, 1), lambda x: F.pad(x, (1, 2, 0, 1)), lambda x: F.pad(x, (1, 1, 1, 1))[:, :, ::2],
+    lambda x: F.interpolate(F.avg_pool2d(x, 3, 1, 1), scale_factor=2, mode="bilinear"),
+    lambda x: torch.cat([F.avg_pool2d(x, 3, 1, 1), x], 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(SPREAD)))
+@pytest.mark.parametrize("padding", [0, 1])
+def test_constants_that_met_a_border_need_one_channel(case: int, padding: int) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 3), nn.LazyConv2d(4, 3, padding=padding)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(SPREAD[case](torch.sigmoid(self.first(x))))
+
+    torch.manual_seed(0)
+    masked = Net()
+    masked(torch.zeros(1, 3, 9, 9))
+    with torch.no_grad():
+        masked.first.weight[3:] = 0.0
+    masked = masked.double().eval()
+    shrunk = shrink(masked, images(3, 9)).model
+    assert shrunk.get_submodule("first").out_channels == 4
+    for size in (9, 12):
+        assert_equal(masked, shrunk, images(3, size, 2))
+
+
 def test_one_carrier_serves_two_zero_bordered_readers_of_one_tensor() -> None:
     class Fork(nn.Module):
         def __init__(self) -> None:

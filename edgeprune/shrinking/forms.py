@@ -1,0 +1,95 @@
+"""The form of a tensor: its shape, and which of its axes holds the channels.
+
+Start with `Form`. Images are [N, C, ...] with the channels on axis 1; what a linear or layer-norm layer reads holds its
+channels on the last axis. Each operator says where its output's channels stand (`Operator.axis`); for tensors that
+nothing is known of, `wanted_axes` asks their readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+CHANNEL_AXIS = 1
+"""Where the channels stand unless a reader says otherwise; in [N, F] these are the features."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A tensor's shape for the example inputs, and its channel axis (0 or more; at or past the rank: it has none)."""
+
+    shape: torch.Size
+    axis: int
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels; 0 where the tensor has no channel axis."""
+        return int(self.shape[self.axis]) if self.axis < self.rank else 0
+
+    def lay_out(self, numbers: Tensor) -> Tensor:
+        """One number a channel [C] as a tensor of this rank that is 1 wide on all other axes."""
+        return numbers.reshape([-1 if axis == self.axis else 1 for axis in range(self.rank)])
+
+
+Forms = Mapping[fx.Node, Form | None]
+"""The form of each node's output, None where it is no tensor."""
+
+
+def moved_axis(node: fx.Node, rank: int, axis: int) -> int | None:
+    """Where a permutation of axes puts `axis`, or None if the node is none: permute, transpose, swapaxes, t."""
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    if node.op not in ("call_method", "call_function") or node.kwargs:
+        return None
+    given: Any = node.args[1:]
+    if name == "permute":
+        order = given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
+        if len(order) != rank or not all(isinstance(place, int) for place in order):
+            return None
+        places: list[int] = [place % rank for place in order]
+        return places.index(axis)
+    if name in ("transpose", "swapaxes", "swapdims"):
+        if len(given) != 2 or not all(isinstance(place, int) for place in given):
+            return None
+        first, second = (place % rank for place in given)
+        return int({first: second, second: first}.get(axis, axis))
+    return None
+
+
+def wanted_axes(
+    graph: fx.Graph, modules: Mapping[str, nn.Module], shapes: Mapping[fx.Node, torch.Size | None]
+) -> dict[fx.Node, int]:
+    """For each tensor the channel axis that its readers take it to have, where one of them says so."""
+    wanted: dict[fx.Node, int] = {}
+    for node in reversed(list(graph.nodes)):
+        shape = shapes[node]
+        for operand in node.all_input_nodes:
+            given = shapes[operand]
+            if given is None or len(given) < 2:
+                continue
+            asked = _asked_axis(node, modules, len(given))
+            if asked is None and node in wanted and shape is not None and len(shape) == len(given):
+                asked = _before(node, len(given), wanted[node])
+            if asked is not None:
+                wanted.setdefault(operand, asked)
+    return wanted
+
+
+def _asked_axis(node: fx.Node, modules: Mapping[str, nn.Module], rank: int) -> int | None:
+    module = modules.get(str(node.target)) if node.op == "call_module" else None
+    if isinstance(module, nn.Linear | nn.LayerNorm):
+        return rank - 1
+    return CHANNEL_AXIS if module is not None and any(True for _ in module.parameters(recurse=False)) else None
+
+
+def _before(node: fx.Node, rank: int, axis: int) -> int:
+    places = [moved_axis(node, rank, place) for place in range(rank)]
+    return axis if None in places else places.index(axis)
