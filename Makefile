@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+OUTSIDE := $(VENV)/outside
 PYTEST_ARGS ?=
 RESULTS ?= results/quickstart
 
@@ -11,7 +12,7 @@ RESULTS ?= results/quickstart
 demo: $(STAMP)
 	$(BIN)/edgeprune run quickstart --results $(RESULTS)
 
-test: $(STAMP) packages
+test: $(STAMP) $(OUTSIDE) packages
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP)
@@ -30,6 +31,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $(STAMP)
+
+# Model sources that tests shrink; without their dependencies, since they would bring another build of torch.
+$(OUTSIDE): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps 'torchvision==0.28.*' timm
+	touch $(OUTSIDE)
 
 # Debian packages that tests use: a browser for the report, two more shells for the agent.
 packages:
