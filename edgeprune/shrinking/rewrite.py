@@ -6,7 +6,9 @@ nodes and modules are placed; surviving modules keep their names, so the state d
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.additions import Gather
 from edgeprune.shrinking.channels import Layout, Vector
+from edgeprune.shrinking.copying import duplicate
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form
 from edgeprune.shrinking.graph import Site
 from edgeprune.shrinking.plan import Plan
@@ -30,11 +33,7 @@ def rewrite(plan: Plan, class_name: str) -> fx.GraphModule:
     for site in plan.network.sites:
         if plan.decisions[site.node].live:
             surgery.place(site)
-    shrunk = fx.GraphModule(surgery.modules, surgery.graph, class_name=class_name)
-    shrunk.graph.eliminate_dead_code()
-    shrunk.delete_all_unused_submodules()
-    shrunk.recompile()
-    return shrunk.eval()
+    return surgery.finish(class_name).eval()
 
 
 class Surgery:
@@ -43,13 +42,13 @@ class Surgery:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.graph = fx.Graph()
-        # a twin of the traced root that shares its layers: new ones replace old ones here and leave the root whole
-        self.modules = fx.GraphModule(plan.network.root, plan.network.root.graph)
+        self._made: dict[str, nn.Module] = {}
         self._values: dict[fx.Node, fx.Node] = {}
         self._selected: dict[tuple[fx.Node, bytes], fx.Node] = {}
-        weights = [tensor for tensor in plan.network.root.state_dict().values() if tensor.is_floating_point()]
-        self.device = weights[0].device if weights else torch.device("cpu")
-        self._dtype = weights[0].dtype if weights else torch.get_default_dtype()
+        model = plan.network.root.model
+        weight = next((x for x in chain(model.parameters(), model.buffers()) if x.is_floating_point()), None)
+        self.device = torch.device("cpu") if weight is None else weight.device
+        self._dtype = torch.get_default_dtype() if weight is None else weight.dtype
 
     def place(self, site: Site) -> None:
         """Add the shrunk form of a site."""
@@ -89,7 +88,7 @@ class Surgery:
 
     def call_module(self, site: Site, module: nn.Module, *values: fx.Node) -> fx.Node:
         """Call `module` under the name that the site's own module has."""
-        self.modules.set_submodule(str(site.node.target), module)
+        self._made[str(site.node.target)] = module
         node = self.graph.create_node("call_module", str(site.node.target), values, {}, name=site.node.name)
         return self._bare(node)
 
@@ -107,10 +106,32 @@ class Surgery:
 
     def _fresh(self, name: str, module: nn.Module) -> str:
         taken, number = name, 1
-        while hasattr(self.modules, taken):
+        while taken in self._made or hasattr(self.plan.network.root.model, taken):
             taken, number = f"{name}_{number}", number + 1
-        self.modules.add_module(taken, module)
+        self._made[taken] = module
         return taken
+
+    def finish(self, class_name: str) -> fx.GraphModule:
+        """The network of what was placed. Its tensors are its own: those of a traced model are the user's."""
+        shrunk = fx.GraphModule(nn.Module(), fx.Graph(), class_name)
+        owned: dict[int, Any] = {}
+        for node in self.graph.nodes:
+            if node.op == "call_module":
+                made = self._made.get(node.target)
+                _install(shrunk, node.target, self._kept(node.target, owned) if made is None else made)
+            elif node.op == "get_attr":
+                _install(shrunk, node.target, copy.deepcopy(self.plan.network.root.attribute(node.target), owned))
+        shrunk.graph = self.graph  # generates the code, once
+        if any(not node.users and node.op not in ("placeholder", "output") for node in self.graph.nodes):
+            self.graph.eliminate_dead_code()
+            shrunk.delete_all_unused_submodules()
+            shrunk.recompile()
+        return shrunk
+
+    def _kept(self, name: str, owned: dict[int, Any]) -> nn.Module:
+        module = self.plan.network.root.modules[name]
+        has_tensors = any(True for _ in chain(module.parameters(), module.buffers()))
+        return duplicate(module, owned) if has_tensors else module
 
     @staticmethod
     def _bare(node: fx.Node) -> fx.Node:
@@ -118,3 +139,22 @@ class Surgery:
         node.meta = {}
         node.type = None
         return node
+
+
+def _install(root: nn.Module, name: str, value: Any) -> None:
+    """Set an attribute by its dotted name, unless a module that came before brought it along."""
+    *path, last = name.split(".")
+    for step in path:
+        inner = getattr(root, step, None)
+        if inner is None:
+            inner = nn.Module()
+            root.add_module(step, inner)
+        root = inner
+    if isinstance(value, nn.Module):
+        root.add_module(last, value)
+    elif hasattr(root, last):
+        return
+    elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        root.register_buffer(last, value)
+    else:
+        setattr(root, last, value)

@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 
 from edgeprune.errors import UnknownNameError
 from edgeprune.shrinking.constants import propagate
-from edgeprune.shrinking.graph import as_tuple, private_copy, trace
+from edgeprune.shrinking.copying import private_copy
+from edgeprune.shrinking.graph import as_tuple, trace
 from edgeprune.shrinking.liveness import find_live
 from edgeprune.shrinking.plan import Analysis, arrange
 from edgeprune.shrinking.report import ShrinkReport, count_params, report_on

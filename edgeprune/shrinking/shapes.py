@@ -1,0 +1,122 @@
+"""The shape of every tensor of a traced network for the example inputs, without running it where that can be avoided.
+
+Start with `shapes_of`. The commonest layers have their shapes by rule, other operators run on the meta device, which
+computes no numbers. What has no meta kernel, or asks for a tensor's values, makes the whole network run once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree
+
+from edgeprune.errors import ModelError
+from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, is_plain
+from edgeprune.shrinking.operators.pointwise import MODULES
+from edgeprune.shrinking.tracing import Traced
+
+Shapes = dict[fx.Node, torch.Size | None]
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def shapes_of(traced: Traced, example_inputs: tuple[Any, ...]) -> Shapes:
+    """For each node the shape of its output for inputs of these shapes, None where it is no tensor.
+
+    Raises:
+        ModelError: forward fails on the example inputs.
+    """
+    with torch.no_grad():
+        with contextlib.suppress(Exception):  # whatever the meta device can not do, the real one tells better
+            return _MetaReader(traced).read(*_as_meta(example_inputs))
+        try:
+            return _Reader(traced).read(*example_inputs)
+        except Exception as error:
+            raise unfit(example_inputs, error) from error
+
+
+def meta_shapes(traced: Traced, inputs: tuple[Any, ...]) -> Shapes | None:
+    """The same where the meta device can tell, or None."""
+    with torch.no_grad(), contextlib.suppress(Exception):
+        return _MetaReader(traced).read(*_as_meta(inputs))
+    return None
+
+
+def unfit(example_inputs: tuple[Any, ...], error: Exception) -> ModelError:
+    """What to tell the user whose model does not take the example inputs."""
+    shown = ", ".join(str(list(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in example_inputs)
+    cause = str(error).partition("\n")[0] or type(error).__name__
+    return ModelError(
+        f"forward fails on example inputs of shape {shown}: {cause}",
+        hint="give example_inputs of the shape, type and device that the model takes",
+    )
+
+
+class _Reader(fx.Interpreter):
+    """Runs the network once and notes the shape of each tensor."""
+
+    def __init__(self, traced: Traced) -> None:
+        super().__init__(traced.model, graph=traced.graph)
+        self.traced = traced
+        self.shapes: Shapes = {}
+
+    def read(self, *inputs: Any) -> Shapes:
+        """The shapes for these inputs."""
+        self.run(*inputs, enable_io_processing=False)
+        return self.shapes
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        self.shapes[n] = result.shape if isinstance(result, Tensor) and n.op != "output" else None
+        return result
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.traced.modules[target](*args, **kwargs)
+
+
+class _MetaReader(_Reader):
+    """The same with tensors that have a shape and no numbers."""
+
+    def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return _as_meta(super().get_attr(target, args, kwargs))
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        module = self.traced.modules[target]
+        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            known = _by_rule(module, args[0])
+            if known is not None:
+                return known
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        return torch.func.functional_call(module, _as_meta(tensors), args, kwargs)
+
+
+def _as_meta(values: Any) -> Any:
+    return _pytree.tree_map(lambda value: value.to("meta") if isinstance(value, Tensor) else value, values)
+
+
+def _by_rule(module: nn.Module, x: Tensor) -> Tensor | None:
+    """An empty output of a well-known layer, None for any other layer and for inputs that it may refuse."""
+    kind = type(module)
+    if kind in MODULES and is_plain(module):
+        return x
+    if not is_plain(module):
+        return None
+    if isinstance(module, _NORMS) and kind in _NORMS:
+        fits = x.dim() == _NORMS.index(kind) + 3 and x.shape[1] == module.num_features
+        return x if fits and module.running_mean is not None else None
+    if isinstance(module, nn.Linear) and kind is nn.Linear and x.dim() and x.shape[-1] == module.in_features:
+        return x.new_empty((*x.shape[:-1], module.out_features))
+    return _convolved(module, x) if kind in CONVOLUTIONS else None
+
+
+def _convolved(module: nn.Module, x: Tensor) -> Tensor | None:
+    if not isinstance(module, CONVOLUTIONS) or x.dim() != module.weight.dim() or x.shape[1] != module.in_channels:
+        return None
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+        return None
+    settings = zip(x.shape[2:], module.kernel_size, module.stride, module.padding, module.dilation, strict=True)
+    space = [(size + 2 * pad - far * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, far in settings]
+    return x.new_empty((x.shape[0], module.out_channels, *space)) if min(space) > 0 else None

@@ -1,0 +1,113 @@
+"""What torch.fx sees of a model: its graph and the modules that it calls, with in-place operations made pure.
+
+Start with `symbolic_trace`.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from edgeprune.shrinking.additions import Gather, IndexAdd
+from edgeprune.user_code import untraceable
+
+_PURE_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    torch.relu_: torch.relu,
+    torch.sigmoid_: torch.sigmoid,
+    torch.tanh_: torch.tanh,
+    torch.clamp_: torch.clamp,
+    F.relu_: F.relu,
+    F.leaky_relu_: F.leaky_relu,
+    F.elu_: F.elu,
+    F.hardtanh_: F.hardtanh,
+}
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A graph and what it refers to; no code is generated for it, since nothing runs it.
+
+    Attributes:
+        model: The model that was traced, with in-place modules still in it.
+        modules: The modules that nodes call, by name; in-place ones as pure twins.
+    """
+
+    model: nn.Module
+    graph: fx.Graph
+    modules: dict[str, nn.Module]
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """The module that a node calls, None where it calls none."""
+        return self.modules[str(node.target)] if node.op == "call_module" else None
+
+    def attribute(self, name: str) -> Any:
+        """The parameter, buffer or other attribute that a get_attr node reads."""
+        return operator.attrgetter(name)(self.model)
+
+
+def symbolic_trace(model: nn.Module) -> Traced:
+    """Trace a model and make its operations pure; the model and its modules are not changed.
+
+    Raises:
+        TraceError: torch.fx cannot follow forward; the message names the line.
+    """
+    try:
+        graph = _Tracer().trace(model)
+    except Exception as error:
+        raise untraceable(model, error) from error
+    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name in called}
+    traced = Traced(model, graph, modules)
+    _make_pure(traced)
+    return traced
+
+
+class _Tracer(fx.Tracer):
+    """Follows the user's modules, and takes the modules of an earlier shrinking whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Gather | IndexAdd) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _make_pure(traced: Traced) -> None:
+    """Replace in-place operations: a later reader of the overwritten tensor reads the operation's result."""
+    order = {node: place for place, node in enumerate(traced.graph.nodes)}
+    for node in [node for node in order if _is_in_place(node, traced.module(node))]:
+        overwritten = node.args[0]
+        if node.op == "call_module":
+            pure = copy.deepcopy(traced.modules[str(node.target)])
+            setattr(pure, "inplace", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
+            traced.modules[str(node.target)] = pure
+        elif node.op == "call_method":
+            node.target = str(node.target)[:-1]
+        elif node.target is F.relu or node.target is F.relu6:
+            node.args = node.args[:1]
+        else:
+            node.target = _PURE_FUNCTIONS.get(node.target, node.target)
+        node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+        if isinstance(overwritten, fx.Node):
+            for reader in [user for user in overwritten.users if order[user] > order[node]]:
+                reader.replace_input_with(overwritten, node)
+
+
+def _is_in_place(node: fx.Node, module: nn.Module | None) -> bool:
+    if module is not None:
+        return getattr(module, "inplace", False) is True
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__") and callable(getattr(Tensor, name[:-1], None))
+    if node.op != "call_function":
+        return False
+    by_place = node.target in (F.relu, F.relu6) and len(node.args) > 1 and node.args[1] is True
+    return node.target in _PURE_FUNCTIONS or node.kwargs.get("inplace") is True or by_place
