@@ -1,7 +1,10 @@
 """The runtime `tvm`: CNNs compiled without tuning. Start with `build.py`; a new operator is a rule in `ops.py`.
 
-graph.py, rewrite.py                the network as ONNX says it, and rewrites of its weights
-lower.py, ops.py, pooling.py        operator by operator into kernels on stored tensors (layout.py)
-convolution.py, tile.py, gather.py  the kernels that matter
-schedule.py                         in which order kernels compute
+graph.py                                 the network as ONNX says it
+rewrite.py, channels.py, additions.py,
+folding.py                               rewrites of it that need arrays only
+lower.py, ops.py, pooling.py             operator by operator into kernels on stored tensors (layout.py)
+convolution.py, tile.py                  the kernels that matter
+index_addition.py, slots.py, gather.py   kernels that move channels, in which nothing is moved twice
+schedule.py                              in which order kernels compute
 """

@@ -49,6 +49,10 @@ class Window:
         ]
         return reach[0], reach[1]
 
+    def leaves(self, size: tuple[int, int], reach: tuple[int, int]) -> bool:
+        """Whether so many input rows and columns, borders included, are more than an image of that size has."""
+        return any(self.pads[:2]) or reach[0] > size[0] or reach[1] > size[1]
+
 
 def convolve(
     builder: relax.BlockBuilder, image: Stored, weight: Array, window: Window, lanes: int, registers: int
@@ -145,7 +149,7 @@ def with_border(x: te.Tensor, window: Window, reach: tuple[int, int], fill: floa
     """The input with its border written out, or itself where none is read: float32 [N, H', W', S]."""
     batch, height, width, stored = (int(extent) for extent in x.shape)
     top, left = window.pads[:2]
-    if (top, left) == (0, 0) and reach[0] <= height and reach[1] <= width:
+    if not window.leaves((height, width), reach):
         return x
 
     def pixel(n: Any, h: Any, v: Any, c: Any) -> Any:

@@ -2,7 +2,7 @@
 
 Which channel goes where is known when the network is compiled, so no index is read at run time. Each output vector is
 a shuffle of as few loaded vectors as hold its channels; a zero vector stands for the channels that are zero. Start with
-`rearrange`; `_vector` is the idea.
+`rearrange`; `picked_vector` is the idea.
 """
 
 from __future__ import annotations
@@ -51,17 +51,38 @@ def _kernel(
     pixel = [tirx.floordiv(outer, rows), tirx.floormod(outer, rows), col]
     width = width if stored % width == 0 else 1
     stores = [
-        tirx.BufferStore(output, _vector(inputs, pixel, sources[at : at + width]), [*pixel, _lanes_from(at, width)])
+        tirx.BufferStore(
+            output, picked_vector(inputs, pixel, sources[at : at + width]), [*pixel, lanes_from(at, width)]
+        )
         for at in range(0, stored, width)
     ]
-    body = tirx.For(col, 0, cols, tirx.ForKind.SERIAL, tirx.SeqStmt(stores) if len(stores) > 1 else stores[0])
-    loop = tirx.For(outer, 0, batch * rows, tirx.ForKind.SERIAL, body)
-    root = SBlockRealize([], True, SBlock([], [], [], "root", loop))  # TVM's passes look for it
-    kernel = tirx.PrimFunc([*inputs, output], root)
-    return kernel.with_attrs({"tirx.noalias": True, "op_pattern": _OPAQUE, SCHEDULED: True})
+    return scheduled_kernel([*inputs, output], loop(outer, batch * rows, loop(col, cols, sequence(stores))))
 
 
-def _vector(inputs: Sequence[Any], pixel: list[Any], sources: Sequence[Source]) -> Any:
+def scheduled_kernel(buffers: list[Any], body: tirx.For) -> tirx.PrimFunc:
+    """A kernel that is written as it is to run; its outermost loop may be shared between threads."""
+    root = SBlockRealize([], True, SBlock([], [], [], "root", body))  # TVM's passes look for it
+    return tirx.PrimFunc(buffers, root).with_attrs({"tirx.noalias": True, "op_pattern": _OPAQUE, SCHEDULED: True})
+
+
+def in_parallel(kernel: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The same kernel with its outermost loop shared between threads."""
+    outer = kernel.body.block.body
+    body = tirx.For(outer.loop_var, outer.min, outer.extent, tirx.ForKind.PARALLEL, outer.body)
+    return kernel.with_body(SBlockRealize([], True, SBlock([], [], [], "root", body)))
+
+
+def loop(variable: tirx.Var, extent: int, body: tirx.Stmt) -> tirx.For:
+    """A serial loop from 0."""
+    return tirx.For(variable, 0, extent, tirx.ForKind.SERIAL, body)
+
+
+def sequence(statements: Sequence[tirx.Stmt]) -> tirx.Stmt:
+    """Statements one after the other."""
+    return statements[0] if len(statements) == 1 else tirx.SeqStmt(list(statements))
+
+
+def picked_vector(inputs: Sequence[Any], pixel: list[Any], sources: Sequence[Source]) -> Any:
     """One output vector: a shuffle of the windows of `len(sources)` channels that hold its sources."""
     width = len(sources)
     loads: list[Any] = []
@@ -75,25 +96,27 @@ def _vector(inputs: Sequence[Any], pixel: list[Any], sources: Sequence[Source]) 
             lane_of = {channel: channel - start for channel in left if channel < start + span}
             offset = len(loads) * width
             place.update({(k, channel): offset + lane for channel, lane in lane_of.items()})
-            load = tirx.BufferLoad(buffer, [*pixel, _lanes_from(start, span)])
-            loads.append(_widened(load, span, width))
+            load = tirx.BufferLoad(buffer, [*pixel, lanes_from(start, span)])
+            loads.append(load if span == width else shuffled([load], [*range(span), *[None] * (width - span)]))
             left = [channel for channel in left if channel not in lane_of]
-    zero = len(loads) * width
-    lanes = [zero if source is None else place[source] for source in sources]
-    if lanes == list(range(width)):
-        return loads[0]
-    return tirx.Shuffle([*loads, _zeros(width)], lanes)
+    return shuffled(loads, [None if source is None else place[source] for source in sources])
 
 
-def _widened(load: Any, span: int, width: int) -> Any:
-    """A narrow vector with zeros behind, up to `width`."""
-    return load if span == width else tirx.Shuffle([load, _zeros(width - span)], list(range(width)))
+def shuffled(vectors: Sequence[Any], lanes: Sequence[int | None]) -> Any:
+    """The given lanes of vectors put one after the other; None is zero."""
+    if list(lanes) == list(range(len(lanes))):
+        return vectors[0]
+    held = sum(int(vector.ty.dtype.lanes) for vector in vectors)
+    zeros = [splat(0, len(lanes))] if None in lanes else []
+    return tirx.Shuffle([*vectors, *zeros], [held if lane is None else lane for lane in lanes])
 
 
-def _zeros(width: int) -> Any:
-    zero = tirx.const(0, "float32")
-    return tirx.Broadcast(zero, width) if width > 1 else zero
+def splat(value: float, lanes: int) -> Any:
+    """A vector of one number."""
+    number = tirx.const(value, "float32")
+    return tirx.Broadcast(number, lanes) if lanes > 1 else number
 
 
-def _lanes_from(start: int, lanes: int) -> Any:
+def lanes_from(start: int, lanes: int) -> Any:
+    """The index of so many channels in a row."""
     return tirx.Ramp(start, 1, lanes) if lanes > 1 else tirx.const(start, "int32")

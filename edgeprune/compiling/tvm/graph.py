@@ -168,3 +168,23 @@ def _evaluate(node: Node, constants: dict[str, Array], opset: int) -> list[Array
     model = onnx.helper.make_model(body, opset_imports=[onnx.helper.make_opsetid("", opset)])
     values = onnx.reference.ReferenceEvaluator(model).run(None, {name: constants[name] for name in names})
     return [np.asarray(value) for value in values]
+
+
+def drop_unused(graph: Graph) -> Graph:
+    """Leave out nodes and constants that no result of the network depends on."""
+    needed, kept = set(graph.outputs), []
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+            kept.append(node)
+    constants = {name: value for name, value in graph.constants.items() if name in needed}
+    return replace(graph, nodes=tuple(reversed(kept)), constants=constants)
+
+
+def clip_bounds(node: Node, constants: dict[str, Array]) -> tuple[float | None, float | None] | None:
+    """The lower and upper bound of a Clip, None for no bound; or None if they are not constant."""
+    given = [constants.get(name) if name else None for name in node.inputs[1:]]
+    if any(bound is None and name for bound, name in zip(given, node.inputs[1:], strict=True)):
+        return None
+    low, high = (*(None if bound is None else float(bound) for bound in given), None, None)[:2]
+    return node.attrs.get("min") if low is None else low, node.attrs.get("max") if high is None else high

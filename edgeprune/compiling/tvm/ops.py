@@ -11,14 +11,16 @@ from collections.abc import Callable
 import numpy as np
 from tvm import relax, te
 
+from edgeprune.compiling.tvm.channels import FILL
 from edgeprune.compiling.tvm.convolution import Window, convolve, convolve_depthwise
+from edgeprune.compiling.tvm.folding import batch_norm_as_affine
 from edgeprune.compiling.tvm.gather import Source, rearrange
-from edgeprune.compiling.tvm.graph import Array, Node
+from edgeprune.compiling.tvm.graph import Array, Node, clip_bounds
+from edgeprune.compiling.tvm.index_addition import add, convolve_add
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
 from edgeprune.compiling.tvm.lower import BROADCAST, Lowering, Rule, Value
 from edgeprune.compiling.tvm.operands import window_of, with_constant
 from edgeprune.compiling.tvm.pooling import average_pool, max_pool, spatial_mean
-from edgeprune.compiling.tvm.rewrite import FILL, batch_norm_as_affine
 
 
 def _conv(lowering: Lowering, node: Node) -> Value | None:
@@ -82,15 +84,10 @@ def _hard_swish(x: relax.Expr) -> relax.Expr:
 
 
 def _clip(lowering: Lowering, node: Node) -> Value | None:
-    bounds = [lowering.constant(name) if name else None for name in node.inputs[1:]]
-    if not lowering.can_store(node.inputs[0]) or any(
-        b is None and n for b, n in zip(bounds, node.inputs[1:], strict=True)
-    ):
+    bounds = clip_bounds(node, lowering.graph.constants)
+    if bounds is None or not lowering.can_store(node.inputs[0]):
         return None
-    image = lowering.stored(node.inputs[0])
-    low, high = (*(float(b) if b is not None else None for b in bounds), None, None)[:2]
-    low = node.attrs.get("min", low) if low is None else low
-    high = node.attrs.get("max", high) if high is None else high
+    image, (low, high) = lowering.stored(node.inputs[0]), bounds
     limits = np.finfo(np.float32)
     value = relax.op.clip(
         image.value, float(limits.min) if low is None else low, float(limits.max) if high is None else high
@@ -132,8 +129,25 @@ def _batch_norm(lowering: Lowering, node: Node) -> Value | None:
 
 
 def _channel_gather(lowering: Lowering, node: Node) -> Value | None:
-    image = lowering.stored(node.inputs[0])
-    return _pick(lowering, image, node.attrs["map"], stored_channels(len(node.attrs["map"]), lowering.lanes))
+    image, picked, fill = lowering.stored(node.inputs[0]), node.attrs["map"], node.attrs["fill"]
+    result = _pick(lowering, image, picked, stored_channels(len(picked), lowering.lanes))
+    if not fill.any():
+        return result
+    return with_constant(lowering, relax.op.add, result, fill.reshape(-1, 1, 1) if image.rank == 4 else fill)
+
+
+def _index_add(lowering: Lowering, node: Node) -> Value | None:
+    left, right = (lowering.stored(name) for name in node.inputs)
+    return add(lowering.builder, (left, right), node.attrs["total"], lowering.lanes)
+
+
+def _convolve_index_add(lowering: Lowering, node: Node) -> Value | None:
+    """A `ConvIndexAdd`: input, weight, other operand."""
+    image, other = lowering.stored(node.inputs[0]), lowering.stored(node.inputs[2])
+    weight = lowering.graph.constants[node.inputs[1]]
+    window = window_of(node, image, weight.shape[2:])
+    total, lanes, registers = node.attrs["total"], lowering.lanes, lowering.registers
+    return convolve_add(lowering.builder, (image, other), weight, window, total, lanes, registers)
 
 
 def _pick(lowering: Lowering, image: Stored, picked: Array, stored: int) -> Stored:
@@ -226,6 +240,7 @@ RULES: dict[str, Rule] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
+    "ConvIndexAdd": _convolve_index_add,
     "Div": _binary(relax.op.divide),
     "Dropout": _pass,
     "Flatten": _reshape,
@@ -233,6 +248,7 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePool": spatial_mean,
     "HardSwish": _unary(_hard_swish),
     "Identity": _pass,
+    "IndexAdd": _index_add,
     "MatMul": _matmul,
     "MaxPool": max_pool,
     "Mul": _binary(relax.op.multiply),

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from edgeprune.compiling.tvm.convolution import ACCUMULATE, BORDER, TILE
-from edgeprune.compiling.tvm.gather import SCHEDULED
+from edgeprune.compiling.tvm.gather import SCHEDULED, in_parallel
 
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 _UNROLLED = 64  # the longest loop that is written out
@@ -32,8 +32,12 @@ def schedule_module(module: tvm.IRModule, lanes: int, *, parallel: bool) -> tvm.
     """
     scheduled = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
     for name, kernel in module.functions_items():
-        if isinstance(kernel, tirx.PrimFunc) and not (kernel.attrs and SCHEDULED in kernel.attrs):
+        if not isinstance(kernel, tirx.PrimFunc):
+            continue
+        if not (kernel.attrs and SCHEDULED in kernel.attrs):
             scheduled.update_func(name, _schedule_kernel(kernel, lanes, parallel=parallel))
+        elif parallel:
+            scheduled.update_func(name, in_parallel(kernel))
     return scheduled
 
 

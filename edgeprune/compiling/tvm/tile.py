@@ -48,10 +48,11 @@ def choose_tile(height: int, width: int, vectors: int, registers: int) -> Tile:
         for cols in range(1, min(width, (registers - 2 - group) // group) + 1)
         for rows in range(1, min(height, (registers - 2 - group) // group // cols) + 1)
     ]
-    return min(candidates, key=lambda tile: (_cost(tile, height, width), -tile.vectors, tile.rows))
+    return min(candidates, key=lambda tile: (cycles_per_product(tile, height, width), -tile.vectors, tile.rows))
 
 
-def _cost(tile: Tile, height: int, width: int) -> float:
+def cycles_per_product(tile: Tile, height: int, width: int) -> float:
+    """Cycles that a multiply-add of one vector takes with this tile, by the model above; less is better."""
     pixels = tile.rows * tile.cols
     products = pixels * tile.vectors
     loads = (pixels + tile.vectors) / products

@@ -1,0 +1,114 @@
+"""Nodes that only rearrange channels: zero pads, slices, gathers and appended constants become one `ChannelGather`.
+
+A `ChannelGather` has two attributes: `map`, int64 [C_out], the input channel of each output channel, FILL where it has
+none; and `fill`, float32 [C_out], the constant that stands there, zero elsewhere. Start with `merge_gathers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from edgeprune.compiling.tvm.graph import Array, Graph, Node, drop_unused
+
+FILL = -1  # in the map of a ChannelGather: this channel is constant
+
+
+class _Picked(NamedTuple):
+    """The tensor whose channels a node rearranges, and the map and fill of the result."""
+
+    source: str
+    map: Array
+    fill: Array
+
+
+def merge_gathers(graph: Graph) -> Graph:
+    """Make one `ChannelGather` of each run of nodes that pad, slice, extend or gather along the channels."""
+    uses, producers, nodes = graph.uses(), graph.producers(), []
+    for node in graph.nodes:
+        picked = _picked(node, graph)
+        if picked is not None:
+            source, chosen, fill = picked
+            inner = producers.get(source)
+            if inner is not None and inner.op == "ChannelGather" and uses[source] == 1:
+                fill = np.where(chosen == FILL, fill, inner.attrs["fill"][chosen])
+                chosen = np.where(chosen == FILL, FILL, inner.attrs["map"][chosen])
+                source = inner.inputs[0]
+            node = Node("ChannelGather", node.name, (source,), node.outputs, {"map": chosen, "fill": fill})
+            producers[node.outputs[0]] = node
+        nodes.append(node)
+    return drop_unused(replace(graph, nodes=tuple(nodes)))
+
+
+def _picked(node: Node, graph: Graph) -> _Picked | None:
+    """What a node rearranges; None for anything else."""
+    if node.op == "Concat":
+        return _extended(node, graph)
+    rules = {"Gather": _gathered, "Pad": _zero_padded, "Slice": _sliced}
+    if node.op not in rules or len(graph.shapes.get(node.inputs[0], ())) not in (2, 4):
+        return None
+    chosen = rules[node.op](node, graph)
+    if chosen is None:
+        return None
+    return _Picked(node.inputs[0], chosen.astype(np.int64), np.zeros(len(chosen), np.float32))
+
+
+def _extended(node: Node, graph: Graph) -> _Picked | None:
+    """One tensor between constants that are the same for every pixel."""
+    sources = [name for name in node.inputs if name not in graph.constants]
+    shape = graph.shapes.get(sources[0], ()) if len(sources) == 1 else ()
+    if len(shape) not in (2, 4) or node.attrs["axis"] not in (1, 1 - len(shape)):
+        return None
+    chosen, fill = [], []
+    for name in node.inputs:
+        constant = graph.constants.get(name)
+        if constant is None:
+            chosen.append(np.arange(shape[1]))
+            fill.append(np.zeros(shape[1], np.float32))
+            continue
+        numbers = constant.swapaxes(0, 1).reshape(constant.shape[1], -1)
+        if constant.dtype != np.float32 or not numbers.size or (numbers != numbers[:, :1]).any():
+            return None
+        chosen.append(np.full(len(numbers), FILL))
+        fill.append(numbers[:, 0])
+    return _Picked(sources[0], np.concatenate(chosen).astype(np.int64), np.concatenate(fill))
+
+
+def _gathered(node: Node, graph: Graph) -> Array | None:
+    picked, channels = graph.constants.get(node.inputs[1]), graph.shapes[node.inputs[0]][1]
+    if picked is None or picked.ndim != 1 or node.attrs.get("axis", 0) != 1:
+        return None
+    return np.where(picked < 0, picked + channels, picked)
+
+
+def _sliced(node: Node, graph: Graph) -> Array | None:
+    shape, given = graph.shapes[node.inputs[0]], [name for name in node.inputs[1:] if name]
+    if not all(name in graph.constants for name in given) or len(node.inputs) < 4 or not node.inputs[3]:
+        return None
+    starts, ends, axes, *steps = (graph.constants[name].tolist() for name in given)
+    step = steps[0][0] if steps else 1
+    if [axis % len(shape) for axis in axes] != [1] or step < 1:
+        return None
+    return np.arange(shape[1])[starts[0] : ends[0] : step]
+
+
+def _zero_padded(node: Node, graph: Graph) -> Array | None:
+    constants, shape = graph.constants, graph.shapes[node.inputs[0]]
+    if not _pads_with_zero(node, constants):
+        return None
+    rank = len(shape)
+    axes = constants[node.inputs[3]].tolist() if len(node.inputs) > 3 and node.inputs[3] else range(rank)
+    pads = constants[node.inputs[1]].tolist()
+    around = {axis % rank: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
+    before, after = around.pop(1, (0, 0))
+    if min(before, after) < 0 or any(pair != (0, 0) for pair in around.values()):
+        return None
+    return np.concatenate([np.full(before, FILL), np.arange(shape[1]), np.full(after, FILL)])
+
+
+def _pads_with_zero(node: Node, constants: dict[str, Array]) -> bool:
+    value = constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.float32(0)
+    known = all(name in constants for name in node.inputs[1:] if name)
+    return known and node.attrs.get("mode", "constant") == "constant" and value is not None and float(value) == 0.0
