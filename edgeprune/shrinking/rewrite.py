@@ -7,7 +7,7 @@ nodes and modules are placed; surviving modules keep their names, so the state d
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -42,7 +42,7 @@ class Surgery:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.graph = fx.Graph()
-        self._made: dict[str, nn.Module] = {}
+        self._made: dict[str, nn.Module | Tensor] = {}
         self._values: dict[fx.Node, fx.Node] = {}
         self._selected: dict[tuple[fx.Node, bytes], fx.Node] = {}
         model = plan.network.root.model
@@ -100,15 +100,24 @@ class Surgery:
         """Call a function in the site's place."""
         return self.graph.create_node("call_function", function, args, {}, name=site.node.name)
 
+    def call_again(self, site: Site, values: Sequence[fx.Node]) -> fx.Node:
+        """The node as it was, on these values of its operands."""
+        given = dict(zip(site.operands, values, strict=True))
+        return self._bare(self.graph.node_copy(site.node, lambda node: given[node]))
+
+    def buffer(self, name: str, tensor: Tensor) -> fx.Node:
+        """Read a tensor of constants that the masked network does not have."""
+        return self.graph.get_attr(self._fresh(name, tensor))
+
     def constant_channels(self, numbers: Vector, form: Form) -> Tensor:
         """[1, C, 1, ...]: one number a channel on the form's channel axis, in the network's own type and place."""
         return form.lay_out(torch.from_numpy(numbers).to(device=self.device, dtype=self._dtype))
 
-    def _fresh(self, name: str, module: nn.Module) -> str:
+    def _fresh(self, name: str, made: nn.Module | Tensor) -> str:
         taken, number = name, 1
         while taken in self._made or hasattr(self.plan.network.root.model, taken):
             taken, number = f"{name}_{number}", number + 1
-        self._made[taken] = module
+        self._made[taken] = made
         return taken
 
     def finish(self, class_name: str) -> fx.GraphModule:
@@ -116,11 +125,14 @@ class Surgery:
         shrunk = fx.GraphModule(nn.Module(), fx.Graph(), class_name)
         owned: dict[int, Any] = {}
         for node in self.graph.nodes:
-            if node.op == "call_module":
-                made = self._made.get(node.target)
-                _install(shrunk, node.target, self._kept(node.target, owned) if made is None else made)
-            elif node.op == "get_attr":
-                _install(shrunk, node.target, copy.deepcopy(self.plan.network.root.attribute(node.target), owned))
+            if node.op not in ("call_module", "get_attr"):
+                continue
+            made: Any = self._made.get(node.target)
+            if made is None and node.op == "call_module":
+                made = self._kept(node.target, owned)
+            elif made is None:
+                made = copy.deepcopy(self.plan.network.root.attribute(node.target), owned)
+            _install(shrunk, node.target, made)
         shrunk.graph = self.graph  # generates the code, once
         if any(not node.users and node.op not in ("placeholder", "output") for node in self.graph.nodes):
             self.graph.eliminate_dead_code()

@@ -11,6 +11,7 @@ from torch import fx, nn
 from edgeprune.shrinking.forms import Forms
 from edgeprune.shrinking.operators.addition import Add
 from edgeprune.shrinking.operators.base import Boundary, Opaque, Operator
+from edgeprune.shrinking.operators.elementwise import Elementwise
 from edgeprune.shrinking.operators.grouped import Grouped
 from edgeprune.shrinking.operators.mixing import Mixing
 from edgeprune.shrinking.operators.normalisation import BatchNorm
@@ -25,6 +26,7 @@ OPERATORS: tuple[Operator, ...] = (
     Pointwise(),
     Spatial(),
     Add(),
+    Elementwise(),
     Flatten(),
     Crop(),
     Pad(),

@@ -54,7 +54,7 @@ class Pointwise(ChannelWise):
         if node.op == "call_module":
             known = type(module) in MODULES and is_plain(module)
         elif node.op == "call_function":
-            known = node.target in FUNCTIONS or (node.target in _DROPOUTS and _is_asleep(node))
+            known = node.target in FUNCTIONS or _is_dropout(node)
         else:
             known = node.op == "call_method" and node.target in METHODS
         if not known:
@@ -81,8 +81,11 @@ class Pointwise(ChannelWise):
         return np.where(varies(given), np.nan, result.double().flatten().numpy())
 
 
-def _is_asleep(node: fx.Node) -> bool:
-    return argument(node, 2, "training", True) is False
+def _is_dropout(node: fx.Node) -> bool:
+    """A dropout that is told not to train; torchvision's of whole branches is a function of its own."""
+    if getattr(node.target, "__name__", "") == "stochastic_depth":
+        return argument(node, 3, "training", True) is False
+    return node.target in _DROPOUTS and argument(node, 2, "training", True) is False
 
 
 class Spatial(ChannelWise):

@@ -200,6 +200,16 @@ class RandomNetwork(nn.Module):
         if draw.random() < 0.5:
             self._draw_act(draw)
 
+    def _draw_gate(self, draw: random.Random) -> None:
+        width = self.widths[-1]
+        self.layers.append(nn.Conv2d(width, draw.choice([1, width]), 1))
+        self._add(draw.choice(["gate", "map"]), len(self.layers) - 1)
+
+    def _draw_product(self, draw: random.Random) -> None:
+        place = self._earlier(draw, same_width=True)
+        if place is not None:
+            self._add(draw.choice(["mul", "sub"]), place)
+
     def _draw_cat(self, draw: random.Random) -> None:
         place = self._earlier(draw, same_width=False)
         if place is not None and self.widths[-1] + self.widths[place] < 16:
@@ -233,6 +243,11 @@ class RandomNetwork(nn.Module):
                 x += other
                 return x
             return x + other if kind == "add" else torch.cat([other, x], 1)
+        if kind in ("mul", "sub"):
+            return x * values[details[0]] if kind == "mul" else x - values[details[0]]
+        if kind in ("gate", "map"):
+            gate = self.layers[details[0]](x if kind == "map" else F.adaptive_avg_pool2d(x, 1))
+            return torch.sigmoid(gate) * x
         if kind == "pad":
             return F.pad(x, (0, 0, 0, 0, *details))
         if kind == "border":
@@ -249,7 +264,8 @@ class RandomNetwork(nn.Module):
 
 
 _KINDS = (
-    "conv conv conv conv bn act pool depthwise grouped transposed pad border twice add add residual residual cat opaque"
+    "conv conv conv conv conv bn act pool depthwise grouped transposed pad border twice add add residual residual cat "
+    "gate gate product opaque"
 ).split()
 
 
