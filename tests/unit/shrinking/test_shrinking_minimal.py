@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
+from connectivity_oracle import minimum, with_constants_alive
 from masked_networks import SmallResNet, lenet, mask
+from outside_masks import mask as mask_outside
+from outside_networks import NETWORKS, build
 from torch import nn
 
+from edgeprune.counting import count
 from edgeprune.shrinking import shrink
 
-
-def connected_params(masked: nn.Module, inputs: torch.Tensor) -> int:
-    """Parameters that two-way connectivity leaves, by algorithm 1 of effects_of_structured_pruning_2022.
-
-    On a copy that is linear and positive (masks for weights, no biases, no normalisation; ReLU and max of positive
-    numbers change nothing), a weight is connected when its gradient is not null. A layer then costs its connected
-    outputs times its connected inputs, and each normalisation two numbers for each of the outputs it normalises.
-    """
-    twin = copy.deepcopy(masked).double()
-    layers = [m for m in twin.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    norms: dict[int, int] = {}
-    last = 0
-    for module in twin.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.Conv2d | nn.Linear):
-                last = id(child)
-            elif isinstance(child, nn.BatchNorm2d):
-                norms[last] = 2
-                setattr(module, name, nn.Identity())
-    has_bias = {id(layer): layer.bias is not None for layer in layers}
-    for layer in layers:
-        alive = (layer.weight != 0).double()
-        layer.weight = nn.Parameter(alive / layer.weight[0].numel())
-        layer.bias = None
-    twin(torch.ones_like(inputs, dtype=torch.float64)).sum().backward()
-    total = 0
-    for layer in layers:
-        grad = layer.weight.grad if layer.weight.grad is not None else torch.zeros_like(layer.weight)
-        reached = (grad != 0) & (layer.weight != 0)
-        flat = reached.flatten(2).any(2) if reached.dim() > 2 else reached
-        # every class stays, connected or not
-        outputs = len(flat) if layer is layers[-1] else int(flat.any(1).sum())
-        taps = layer.weight[0, 0].numel()
-        total += outputs * int(flat.any(0).sum()) * taps + outputs * (has_bias[id(layer)] + norms.get(id(layer), 0))
-    return total
+# the rest hold groups or gates, or are variants of these
+OUTSIDE = (
+    "alexnet", "vgg11", "vgg16_bn", "resnet18", "resnet50", "squeezenet1_0", "densenet121", "inception_v3", "googlenet",
+    "mobilenet_v2", "mnasnet1_0", "fcn_resnet50", "hrnet_w18",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("shortcut", ["projection", "pad"])
@@ -55,7 +27,7 @@ def test_residual_networks_are_minimal(shortcut: str, depth: int, ratio: float) 
     masked = mask(SmallResNet(depth, 16, shortcut), ratio, seed=depth, beta=False)
     inputs = torch.zeros(1, 3, 16, 16)
     report = shrink(masked, inputs).report
-    assert report.params_after == connected_params(masked, inputs)
+    assert report.params_after == minimum(masked, inputs).params
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.7])
@@ -63,7 +35,7 @@ def test_lenet_is_minimal_with_constants_too(ratio: float) -> None:
     inputs = torch.zeros(1, 1, 28, 28)
     for beta in (False, True):  # no zero border, so constants cost nothing
         masked = mask(lenet(), ratio, seed=1, beta=beta)
-        assert shrink(masked, inputs).report.params_after == connected_params(masked, inputs)
+        assert shrink(masked, inputs).report.params_after == minimum(masked, inputs).params
 
 
 def test_a_carrier_costs_at_most_one_channel_a_zero_bordered_layer() -> None:
@@ -86,3 +58,30 @@ def test_dead_gammas_remove_the_filters_before_them() -> None:
     shrunk = shrink(masked, torch.zeros(1, 3, 16, 16)).model
     assert shrunk.get_submodule("blocks.0.conv1").out_channels == 3
     assert shrunk.get_submodule("blocks.0.conv2").in_channels == 3
+
+
+@pytest.mark.parametrize(("name", "masks"), [(name, f"A{30 + 20 * (i % 3)}") for i, name in enumerate(OUTSIDE)])
+def test_outside_networks_are_minimal(name: str, masks: str) -> None:
+    example = _example(name)
+    masked = mask_outside(build(name), example, masks)
+    least, shrunk = minimum(masked, example), shrink(masked, example, additions="gather")
+    assert shrunk.report.params_after <= 1.001 * least.params
+    assert count(shrunk.model, example).macs <= 1.001 * least.macs
+
+
+@pytest.mark.parametrize(
+    ("name", "masks"), [(name, "B50") for name in OUTSIDE] + [("mobilenet_v2", "l1"), ("densenet121", "l1")]
+)
+def test_constants_cost_at_most_a_carrier_a_layer(name: str, masks: str) -> None:
+    example = _example(name)
+    masked = mask_outside(build(name), example, masks)
+    least = minimum(with_constants_alive(masked, example), example)
+    shrunk = shrink(masked, example, additions="gather")
+    assert shrunk.report.params_after <= 1.001 * least.params + least.carrier_params
+    assert count(shrunk.model, example).macs <= 1.001 * least.macs + least.carrier_macs
+
+
+def _example(name: str) -> torch.Tensor:
+    """Small images: a kernel counts as a whole, so connections do not depend on their size."""
+    side = NETWORKS[name].size[0]
+    return torch.zeros(1, 3, *[side if side > 64 else 32] * 2)
