@@ -33,14 +33,16 @@ def users_line(error: BaseException) -> str | None:
     return f"{innermost[0].filename}:{innermost[0].lineno}" if innermost else None
 
 
-def untraceable(model: object, error: BaseException) -> TraceError:
-    """What to tell the user whose model's forward torch.fx cannot follow."""
+def untraceable(model: object, error: BaseException, tracers: str = "torch.fx cannot") -> TraceError:
+    """What to tell the user whose model's forward can not be followed."""
     line = users_line(error)
+    by_values = type(error).__name__.startswith("GuardOnDataDependent")
+    said = "it decides by the numbers in a tensor" if by_values else str(error).strip().partition("\n")[0]
     return TraceError(
-        f"torch.fx cannot follow {type(model).__name__}.forward{f' at {line}' if line else ''}: "
-        f"{type(error).__name__}: {error}",
-        hint="forward must not decide by the values or sizes of tensors: replace `if`, `for`, len() and int() on "
-        "tensors by torch operations, or decide by attributes of the module",
+        f"{tracers} follow {type(model).__name__}.forward{f' at {line}' if line else ''}: "
+        f"{type(error).__name__}{f': {said}' if said else ''}",
+        hint="forward must not decide by the values of tensors: replace `if`, `for`, int() and .item() on them by "
+        "torch operations such as torch.where, or decide by attributes of the module",
     )
 
 

@@ -1,4 +1,4 @@
-"""The network as a list of sites: what `torch.fx` traced, with shapes, modules and operators.
+"""The network as a list of sites: what `torch.fx` or torch.export traced, with shapes, modules and operators.
 
 Start with `trace`. It works on a private copy (see `copying`) in eval mode, so the caller's model is never touched, and
 in-place operations are pure (see `tracing`), so that every later pass may read a node as a value.
@@ -6,13 +6,17 @@ in-place operations are pure (see `tracing`), so that every later pass may read 
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx, nn
 
+from edgeprune.errors import ModelError, TraceError
+from edgeprune.shrinking.exported import trace_exported
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, wanted_axes
 from edgeprune.shrinking.operators import operator_for
 from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
@@ -83,11 +87,10 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
     The network shares the model's layers and changes none of them; in-place ones it replaces by pure twins.
 
     Raises:
-        TraceError: torch.fx cannot follow forward; the message names the line.
+        TraceError: neither torch.fx nor torch.export can follow forward; the message names the line.
         ModelError: forward fails on the example inputs.
     """
-    root = symbolic_trace(model)
-    shapes = shapes_of(root, example_inputs)
+    root, shapes = _follow(model, example_inputs)
     wanted = wanted_axes(root.graph, root.modules, shapes)
     calls = Counter(node.target for node in root.graph.nodes if node.op == "call_module")
     sites: list[Site] = []
@@ -103,6 +106,28 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
         shared = calls[node.target] > 1 and module is not None and any(True for _ in module.parameters())
         sites.append(Site(node, chosen, module, operands, operand_forms, form, shared))
     return Network(root, tuple(sites))
+
+
+def _follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[Traced, dict[fx.Node, torch.Size | None]]:
+    """The graph by torch.fx, or where it can not by torch.export, with the shape of each node's output."""
+    try:
+        root = symbolic_trace(model)
+        return root, shapes_of(root, example_inputs)
+    except ModelError as error:
+        # torch.fx may also have followed a way that tensors do not go: isinstance(x, Tensor) is false for its own
+        if not isinstance(error, TraceError) and not _runs(model, example_inputs):
+            raise
+    root = trace_exported(model, example_inputs)
+    return root, shapes_of(root, example_inputs)
+
+
+def _runs(model: nn.Module, example_inputs: tuple[Any, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            model(*copy.deepcopy(example_inputs))
+    except Exception:
+        return False
+    return True
 
 
 def _settled(form: Form | None, axis: int | None) -> Form | None:

@@ -6,7 +6,7 @@ The way: `graph` traces it; `constants` runs forwards, `liveness` backwards; `pl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import UnknownNameError
 from edgeprune.shrinking.constants import propagate
 from edgeprune.shrinking.copying import private_copy
+from edgeprune.shrinking.exported import hold_sizes
 from edgeprune.shrinking.graph import as_tuple, trace
 from edgeprune.shrinking.liveness import find_live
 from edgeprune.shrinking.plan import Analysis, arrange
@@ -53,7 +54,7 @@ def shrink(
 
     Raises:
         UnknownNameError: An option that does not exist.
-        TraceError: torch.fx cannot follow forward.
+        TraceError: Neither torch.fx nor torch.export can follow forward.
         ModelError: The model can not be copied, or does not take the example inputs.
         WeightsError: A weight is NaN or infinite.
         ShrinkError: The result would not equal the masked network.
@@ -76,5 +77,7 @@ def shrink(
     known = propagate(network)
     plan = arrange(Analysis(network, known.constants, known.multiples, find_live(network, known), held={}))
     shrunk = rewrite(plan, type(model).__name__)
+    held = hold_sizes(network.root, shrunk, inputs)
     difference = verify(masked, shrunk, inputs)
-    return Shrunk(shrunk, report_on(plan, shrunk, count_params(masked), difference))
+    report = report_on(plan, shrunk, count_params(masked), difference)
+    return Shrunk(shrunk, replace(report, notes=(*report.notes, *held)))

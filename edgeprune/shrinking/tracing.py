@@ -1,6 +1,6 @@
 """What torch.fx sees of a model: its graph and the modules that it calls, with in-place operations made pure.
 
-Start with `symbolic_trace`.
+Start with `symbolic_trace`; what it can not follow goes through `exported`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from edgeprune.shrinking.additions import Gather, IndexAdd
+from edgeprune.shrinking.sizes import HeldSizes
 from edgeprune.user_code import untraceable
 
 _PURE_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -41,11 +42,13 @@ class Traced:
     Attributes:
         model: The model that was traced, with in-place modules still in it.
         modules: The modules that nodes call, by name; in-place ones as pure twins.
+        sizes: The sizes of the inputs that it holds for; None where these are all that the model takes.
     """
 
     model: nn.Module
     graph: fx.Graph
     modules: dict[str, nn.Module]
+    sizes: HeldSizes | None = None
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that a node calls, None where it calls none."""
@@ -66,11 +69,16 @@ def symbolic_trace(model: nn.Module) -> Traced:
         graph = _Tracer().trace(model)
     except Exception as error:
         raise untraceable(model, error) from error
+    return traced(model, graph)
+
+
+def traced(model: nn.Module, graph: fx.Graph, sizes: HeldSizes | None = None) -> Traced:
+    """A graph of a model's modules with its operations made pure; the model and its modules are not changed."""
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
     modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name in called}
-    traced = Traced(model, graph, modules)
-    _make_pure(traced)
-    return traced
+    found = Traced(model, graph, modules, sizes)
+    _make_pure(found)
+    return found
 
 
 class _Tracer(fx.Tracer):
