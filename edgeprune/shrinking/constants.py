@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import fx
 
-from edgeprune.shrinking.channels import Vector
+from edgeprune.shrinking.channels import Vector, varies
 from edgeprune.shrinking.graph import Network
 from edgeprune.shrinking.patterns import Multiples, Patterns
 
@@ -28,11 +29,18 @@ class Knowledge:
     multiples: dict[fx.Node, Multiples]
 
 
-def propagate(network: Network) -> Knowledge:
-    """Sweep the network forwards."""
+def propagate(network: Network, *, drop: bool = False) -> Knowledge:
+    """Sweep the network forwards.
+
+    Args:
+        network: The traced network.
+        drop: Take numbers that biases and shifts leave in channels without an input for zeros.
+    """
     known, patterns = Knowledge({}, {}), Patterns()
     for site in network.sites:
         constants = site.operator.constants(site, [known.constants[operand] for operand in site.operands])
+        if drop and site.module is not None and any(True for _ in site.module.parameters()):
+            constants = np.where(varies(constants), constants, 0.0)
         moved = site.operator.multiples(site, [known.multiples[operand] for operand in site.operands], patterns)
         known.constants[site.node] = constants
         known.multiples[site.node] = Multiples.of_one(constants) if moved is None else moved.where_varying(constants)

@@ -6,24 +6,28 @@ The way: `graph` traces it; `constants` runs forwards, `liveness` backwards; `pl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from edgeprune.errors import UnknownNameError
+from edgeprune.shrinking.channels import Flags
 from edgeprune.shrinking.constants import propagate
 from edgeprune.shrinking.copying import private_copy
 from edgeprune.shrinking.exported import hold_sizes
-from edgeprune.shrinking.graph import as_tuple, trace
+from edgeprune.shrinking.gradient import connectivity
+from edgeprune.shrinking.graph import Network, as_tuple, trace
 from edgeprune.shrinking.liveness import find_live
 from edgeprune.shrinking.plan import Analysis, arrange
 from edgeprune.shrinking.report import ShrinkReport, count_params, report_on
 from edgeprune.shrinking.rewrite import rewrite
-from edgeprune.shrinking.verify import verify
+from edgeprune.shrinking.verify import measure, verify
 
 ADDITIONS = ("auto", "gather")
-CONSTANTS = ("exact",)
+CONSTANTS = ("exact", "drop")
+METHODS = ("connectivity", "gradient")
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,12 @@ class Shrunk:
 
 
 def shrink(
-    model: nn.Module, example_inputs: Tensor | tuple[Any, ...], additions: str = "auto", constants: str = "exact"
+    model: nn.Module,
+    example_inputs: Tensor | tuple[Any, ...],
+    additions: str = "auto",
+    constants: str = "exact",
+    *,
+    method: str = "connectivity",
 ) -> Shrunk:
     """Remove what zeroed filters made useless from a network, and prove that its outputs are the same.
 
@@ -47,7 +56,11 @@ def shrink(
         example_inputs: One tensor [N, C, ...] or the tuple of forward's positional arguments.
         additions: How tensors with different channels are summed: "gather" gathers each operand that lacks some of the
             channels; "auto" chooses the cheapest known form, which today is the same.
-        constants: "exact" keeps every constant that removed filters leave behind.
+        constants: "exact" keeps every constant that removed filters leave behind. "drop" takes those that their biases
+            and normalisations leave for zeros, as the paper does: the network's function may change, by what
+            `report.difference` says.
+        method: How it is found which channels are needed: "connectivity" asks each operator; "gradient" also asks the
+            paper's own method (section 3.3, algorithm 1), which is slower and knows fewer operators (`gradient`).
 
     Returns:
         The shrunk network and the report.
@@ -57,7 +70,7 @@ def shrink(
         TraceError: Neither torch.fx nor torch.export can follow forward.
         ModelError: The model can not be copied, or does not take the example inputs.
         WeightsError: A weight is NaN or infinite.
-        ShrinkError: The result would not equal the masked network.
+        ShrinkError: The result would not equal the masked network, or "gradient" has no rule for an operator.
 
     Example:
         >>> import torch
@@ -71,13 +84,24 @@ def shrink(
         raise UnknownNameError("form of additions", additions, ADDITIONS)
     if constants not in CONSTANTS:
         raise UnknownNameError("treatment of constants", constants, CONSTANTS)
-    inputs = as_tuple(example_inputs)
+    if method not in METHODS:
+        raise UnknownNameError("method of shrinking", method, METHODS)
+    inputs, exact = as_tuple(example_inputs), constants == "exact"
     masked = private_copy(model)
     network = trace(masked, inputs)
-    known = propagate(network)
-    plan = arrange(Analysis(network, known.constants, known.multiples, find_live(network, known), held={}))
+    known = propagate(network, drop=not exact)
+    alive = _alive(network, inputs, exact=exact) if method == "gradient" else None
+    plan = arrange(Analysis(network, known.constants, known.multiples, find_live(network, known, alive=alive), held={}))
     shrunk = rewrite(plan, type(model).__name__)
-    held = hold_sizes(network.root, shrunk, inputs)
-    difference = verify(masked, shrunk, inputs)
+    notes = list(hold_sizes(network.root, shrunk, inputs))
+    difference = verify(masked, shrunk, inputs) if exact else measure(masked, shrunk, inputs)
+    if not exact:
+        notes.append(f"constants of removed filters were dropped: outputs differ by {difference:.1e} of the largest")
     report = report_on(plan, shrunk, count_params(masked), difference)
-    return Shrunk(shrunk, replace(report, notes=(*report.notes, *held)))
+    return Shrunk(shrunk, replace(report, notes=(*report.notes, *notes)))
+
+
+def _alive(network: Network, inputs: tuple[Any, ...], *, exact: bool) -> Mapping[fx.Node, Flags]:
+    """Channels that the paper's method keeps; where constants stay, also those that only constants reach."""
+    found = connectivity(network, inputs, factors_matter=exact)
+    return found.needed if exact else found.alive

@@ -8,6 +8,7 @@ once more in float64, where rounding can not hide or feign a fault of the analys
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,9 +38,8 @@ def verify(masked: nn.Module, shrunk: nn.Module, example_inputs: tuple[Any, ...]
     Raises:
         ShrinkError: The networks differ by more than rounding.
     """
-    batches = [example_inputs, _random_like(example_inputs, seed)]
     worst = 0.0
-    for batch in batches:
+    for batch in _batches(example_inputs, seed):
         difference, dtype = largest_difference(masked, shrunk, batch)
         tolerance = TOLERANCES.get(dtype, 1e-5)
         limit = LIMITS.get(dtype, tolerance)
@@ -50,6 +50,22 @@ def verify(masked: nn.Module, shrunk: nn.Module, example_inputs: tuple[Any, ...]
             )
         worst = max(worst, difference)
     return worst
+
+
+def measure(masked: nn.Module, shrunk: nn.Module, example_inputs: tuple[Any, ...], seed: int = 0) -> float:
+    """The figure that `verify` returns, for networks of which nobody says that they are equal.
+
+    Raises:
+        ShrinkError: The outputs differ in shape, or one is not finite.
+    """
+    worst = max(largest_difference(masked, shrunk, batch)[0] for batch in _batches(example_inputs, seed))
+    if not math.isfinite(worst):
+        raise ShrinkError(f"the shrunk {type(masked).__name__} gives outputs of another shape, or not finite ones")
+    return worst
+
+
+def _batches(example_inputs: tuple[Any, ...], seed: int) -> list[tuple[Any, ...]]:
+    return [example_inputs, _random_like(example_inputs, seed)]
 
 
 def _equal_in_double(masked: nn.Module, shrunk: nn.Module, batch: tuple[Any, ...], tolerance: float) -> bool:

@@ -40,26 +40,33 @@ def _randomise(model: nn.Module, generator: torch.Generator) -> None:
 def _filters(model: nn.Module, example: Tensor, generator: torch.Generator, *, ratio: float, beta: bool) -> nn.Module:
     for layer, dead in _draw(model, generator, ratio):
         layer.weight[dead] = 0.0
-        if layer.bias is not None and not beta:
-            layer.bias[dead] = 0.0
-    if not beta:
-        _silence(model, example)
-    return model
+    return model if beta else silence(model, example)
 
 
-def _silence(model: nn.Module, example: Tensor) -> None:
-    """Let every batch normalisation answer zero with zero: beta and running mean of channels that get nothing else."""
+@torch.no_grad()
+def silence(model: nn.Module, example: Tensor) -> nn.Module:
+    """Biases of zero filters become zero, and normalisations answer channels of nothing but zeros with zeros."""
 
     def settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         (x,) = inputs
         dead = (x == 0).transpose(0, 1).flatten(1).all(1)
         norm.bias[dead] = norm.running_mean[dead] = 0.0  # type: ignore[index,operator]
 
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    handles = [norm.register_forward_pre_hook(settle) for norm in norms]
+    handles, activations = [], []
+    for module in model.modules():
+        if isinstance(module, LAYERS) and module.bias is not None:
+            module.bias[(module.weight == 0).flatten(1).all(1)] = 0.0
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            handles.append(module.register_forward_pre_hook(settle))
+        elif isinstance(module, nn.ReLU | nn.ReLU6):  # they make zeros by chance
+            module.forward = lambda x: x  # type: ignore[method-assign]
+            activations.append(module)
     model(torch.rand_like(example))
     for handle in handles:
         handle.remove()
+    for module in activations:
+        del module.forward
+    return model
 
 
 def _gammas(model: nn.Module, example: Tensor, generator: torch.Generator, *, ratio: float) -> nn.Module:

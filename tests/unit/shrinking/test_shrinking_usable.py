@@ -208,8 +208,8 @@ def test_mistakes_are_told(masked: nn.Module) -> None:
         shrink(masked, torch.zeros(1, 1, 16, 16))
     with pytest.raises(UnknownNameError, match="'gahter'"):
         shrink(masked, IMAGES, additions="gahter")
-    with pytest.raises(UnknownNameError, match="'drop'"):
-        shrink(masked, IMAGES, constants="drop")
+    with pytest.raises(UnknownNameError, match="'drops'"):
+        shrink(masked, IMAGES, constants="drops")
     broken = copy.deepcopy(masked)
     with torch.no_grad():
         broken.fc.weight[0, 0] = float("nan")
