@@ -9,6 +9,7 @@ addition reads can add those numbers to its bias, they are zero; an operand that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from edgeprune.shrinking.channels import Layout, Vector, varies
+from edgeprune.shrinking.channels import Flags, Layout, Vector, varies
 from edgeprune.shrinking.forms import CHANNEL_AXIS
 
 if TYPE_CHECKING:
@@ -46,11 +47,17 @@ class Gather(nn.Module):
         super().__init__()
         self.channels, self.axis = channels, axis
         self.appends_zeros = fill is not None and fill.numel() == 1 and not bool(fill.any())
+        self.run = _run(index, channels) if fill is None or self.appends_zeros else None
         self.register_buffer("index", index)
         self.register_buffer("fill", None if self.appends_zeros else fill)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, channels, ...] to [N, K, ...]."""
+        """[N, channels, ...] to [N, K, ...]; one run of channels is cut out and padded, without an index."""
+        if self.run is not None:
+            low, start, length, high = self.run
+            if length < self.channels:
+                x = x.narrow(self.axis, start, length)
+            return F.pad(x, (0, 0) * (x.dim() - 1 - self.axis) + (low, high)) if low or high else x
         if self.appends_zeros:
             x = F.pad(x, (0, 0) * (x.dim() - 1 - self.axis) + (0, 1))
         elif self.fill is not None:
@@ -61,6 +68,18 @@ class Gather(nn.Module):
     def extra_repr(self) -> str:
         """Widths before and after."""
         return f"{self.channels} -> {len(self.index)}"
+
+
+def _run(index: Tensor, channels: int) -> tuple[int, int, int, int] | None:
+    """The index as zeros before, first channel, number of channels, zeros after; None if it is not one run."""
+    picked = torch.nonzero(index < channels).flatten()
+    if not len(picked):
+        return None
+    low, start, length = int(picked[0]), int(index[picked[0]]), len(picked)
+    wanted = torch.arange(start, start + length, device=index.device)
+    if int(picked[-1]) - low + 1 != length or not torch.equal(index[picked], wanted):
+        return None
+    return low, start, length, len(index) - low - length
 
 
 class IndexAdd(nn.Module):
@@ -118,7 +137,7 @@ def addition_at(site: Site, plan: Plan) -> Addition | None:
         return None
     decision = plan.decisions[site.node]
     held = [plan.layouts[operand] for operand in site.operands]
-    layout = np.flatnonzero(decision.keep)
+    layout = _sum_order(decision.keep, held) if site.node in plan.free else np.flatnonzero(decision.keep)
     exact = [plan.decisions[operand].exact for operand in site.operands]
     if np.array_equal(held[0], held[1]) and np.isin(layout, held[0]).all() and all(e[layout].all() for e in exact):
         places, nothing = np.arange(len(held[0])), np.zeros(len(held[0]))
@@ -131,6 +150,21 @@ def addition_at(site: Site, plan: Plan) -> Addition | None:
         absent = (place[layout] < 0) & decision.valued[layout]
         lost.append(np.where(absent, plan.constants[operand][layout], 0.0))
     return Addition(layout, tuple(sources), tuple(lost))
+
+
+def _sum_order(keep: Flags, held: Sequence[Layout]) -> Layout:
+    """The channels of one operand first, then those that only the other holds: one copy fewer at this sum.
+
+    First stands the operand that holds more of the sum: it is added as it is, or needs its end padded.
+    """
+    counts = [int(keep[channels].sum()) for channels in held]
+    first, second = held if counts[0] >= counts[1] else reversed(held)
+    placed = np.zeros_like(keep)
+    placed[first] = True
+    appended = second[~placed[second]]
+    placed[appended] = True
+    order = np.concatenate([first, appended, np.flatnonzero(keep & ~placed)])
+    return np.asarray(order[keep[order]], dtype=np.int64)
 
 
 def absorb(site: Site, addition: Addition, plan: Plan) -> dict[fx.Node, Vector]:

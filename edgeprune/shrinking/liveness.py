@@ -7,7 +7,7 @@ called several times, since its calls must agree on its channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from torch import fx
@@ -27,7 +27,7 @@ A choice, not measured: it lets rounding grow from 6e-8 of float32 to at most 6e
 def find_live(
     network: Network,
     known: Knowledge,
-    held: Mapping[fx.Node, Flags] | None = None,
+    widened: Collection[tuple[fx.Node, int]] = (),
     alive: Mapping[fx.Node, Flags] | None = None,
 ) -> dict[fx.Node, Decision]:
     """What becomes of each tensor of the network.
@@ -35,13 +35,13 @@ def find_live(
     Args:
         network: The traced network.
         known: What the forward sweep found.
-        held: Channels to keep with their values although nothing asks for them, for tensors that have any.
+        widened: Additions and the place of one of their operands that is to hold all channels that the sum keeps.
         alive: If given, channels that vary are kept only where another method found them alive.
     """
     agreed: dict[str, Demand] = {}
     while True:
         before = dict(agreed)
-        decisions = _sweep(network, known, held or {}, alive or {}, agreed)
+        decisions = _sweep(network, known, widened, alive or {}, agreed)
         if all(name in before and _same(agreed[name], before[name]) for name in agreed):
             return decisions
 
@@ -80,7 +80,7 @@ def decide(site: Site, demand: Demand, constants: Vector, multiples: Multiples, 
 def _sweep(
     network: Network,
     known: Knowledge,
-    held: Mapping[fx.Node, Flags],
+    widened: Collection[tuple[fx.Node, int]],
     alive: Mapping[fx.Node, Flags],
     agreed: dict[str, Demand],
 ) -> dict[fx.Node, Decision]:
@@ -90,8 +90,6 @@ def _sweep(
     for site in reversed(network.sites):
         node = site.node
         demand = demands[node]
-        if node in held:
-            demand = demand | Demand.of(held[node], physical=held[node])
         if site.shared:
             kept = Demand.of(
                 demand.value | demand.merge, physical=decide(site, demand, constants[node], multiples[node]).keep
@@ -106,8 +104,10 @@ def _sweep(
         asked_of_operands = site.operator.demands(
             site, decision, constants[node], [constants[x] for x in site.operands]
         )
-        for operand, asked in zip(site.operands, asked_of_operands, strict=True):
+        for place, (operand, asked) in enumerate(zip(site.operands, asked_of_operands, strict=True)):
             demands[operand] = demands[operand] | asked
+            if (node, place) in widened:
+                demands[operand] = demands[operand] | Demand.of(decision.exact, physical=decision.keep)
         for other in node.all_input_nodes:
             if other not in site.operands:
                 demands[other] = demands[other] | Demand.everything(len(demands[other].value))

@@ -14,8 +14,11 @@ from torch import fx
 
 from edgeprune.shrinking.additions import absorb, addition_at
 from edgeprune.shrinking.channels import Decision, Flags, Layout, Vector
+from edgeprune.shrinking.constants import Knowledge
 from edgeprune.shrinking.graph import Network
+from edgeprune.shrinking.liveness import find_live
 from edgeprune.shrinking.patterns import Multiples
+from edgeprune.shrinking.streams import few_zero_rows, meeting_orders, takes_any_order
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,14 @@ class Plan(Analysis):
 
     Attributes:
         layouts: For each tensor, which masked channel stands at each place; empty where the tensor is gone.
+        orders: For layers that write their channels in another order than the masked network's.
+        free: Tensors whose readers take the channels in any order.
         shifts: For layers that take over an addition's constants: what to add to each output channel.
     """
 
     layouts: Mapping[fx.Node, Layout]
+    orders: Mapping[fx.Node, Layout]
+    free: frozenset[fx.Node]
     shifts: Mapping[fx.Node, Vector]
 
     def shift(self, node: fx.Node, channels: int) -> Vector:
@@ -51,12 +58,26 @@ class Plan(Analysis):
         return np.zeros(channels) if found is None else found
 
 
-def arrange(analysis: Analysis) -> Plan:
-    """Give each tensor its channels in ascending order, and settle the constants of additions."""
+def settle(
+    network: Network, known: Knowledge, alive: Mapping[fx.Node, Flags] | None = None, *, cheap_sums: bool
+) -> Analysis:
+    """Decide what stays: what is needed, and with `cheap_sums` a few zero rows that save a copy at a sum."""
+    decisions = find_live(network, known, alive=alive)
+    widened = few_zero_rows(network, decisions) if cheap_sums else frozenset()
+    held: dict[fx.Node, Flags] = {}
+    if widened:
+        least, decisions = decisions, find_live(network, known, widened, alive)
+        held = {node: decisions[node].keep & ~least[node].keep for node in decisions}
+    return Analysis(network, known.constants, known.multiples, decisions, held)
+
+
+def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
+    """Give each tensor its channels, in ascending order unless sums may reorder them, and settle sums' constants."""
     layouts: dict[fx.Node, Layout] = {}
-    plan = Plan(
-        analysis.network, analysis.constants, analysis.multiples, analysis.decisions, analysis.held, layouts, {}
-    )
+    network, decisions = analysis.network, analysis.decisions
+    free = takes_any_order(network) if reorder else frozenset()
+    orders = meeting_orders(network, decisions, free)
+    plan = Plan(network, analysis.constants, analysis.multiples, decisions, analysis.held, layouts, orders, free, {})
     shifts: dict[fx.Node, Vector] = {}
     for site in analysis.network.sites:
         operands = [layouts[operand] for operand in site.operands]

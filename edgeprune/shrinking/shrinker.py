@@ -19,8 +19,7 @@ from edgeprune.shrinking.copying import private_copy
 from edgeprune.shrinking.exported import hold_sizes
 from edgeprune.shrinking.gradient import connectivity
 from edgeprune.shrinking.graph import Network, as_tuple, trace
-from edgeprune.shrinking.liveness import find_live
-from edgeprune.shrinking.plan import Analysis, arrange
+from edgeprune.shrinking.plan import arrange, settle
 from edgeprune.shrinking.report import ShrinkReport, count_params, report_on
 from edgeprune.shrinking.rewrite import rewrite
 from edgeprune.shrinking.verify import measure, verify
@@ -54,8 +53,9 @@ def shrink(
     Args:
         model: The masked network; it is not changed, and is taken in eval mode.
         example_inputs: One tensor [N, C, ...] or the tuple of forward's positional arguments.
-        additions: How tensors with different channels are summed: "gather" gathers each operand that lacks some of the
-            channels; "auto" chooses the cheapest known form, which today is the same.
+        additions: How tensors with different channels are summed. "gather" gathers each operand that lacks some of the
+            channels or holds them in another order: the smallest network. "auto" chooses the cheapest form for each
+            sum: it reorders channels, and keeps a few zero rows, of at most a thousandth of the network (`streams`).
         constants: "exact" keeps every constant that removed filters leave behind. "drop" takes those that their biases
             and normalisations leave for zeros, as the paper does: the network's function may change, by what
             `report.difference` says.
@@ -91,7 +91,7 @@ def shrink(
     network = trace(masked, inputs)
     known = propagate(network, drop=not exact)
     alive = _alive(network, inputs, exact=exact) if method == "gradient" else None
-    plan = arrange(Analysis(network, known.constants, known.multiples, find_live(network, known, alive=alive), held={}))
+    plan = arrange(settle(network, known, alive, cheap_sums=additions == "auto"), reorder=additions == "auto")
     shrunk = rewrite(plan, type(model).__name__)
     notes = list(hold_sizes(network.root, shrunk, inputs))
     difference = verify(masked, shrunk, inputs) if exact else measure(masked, shrunk, inputs)

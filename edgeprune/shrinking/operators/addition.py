@@ -26,6 +26,9 @@ class Add(Operator):
 
     is_addition = True
 
+    def reads_any_order(self, site: Site) -> bool:
+        return True
+
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         function = node.op == "call_function" and node.target in (operator.add, torch.add)
         if not function and not (node.op == "call_method" and node.target == "add"):

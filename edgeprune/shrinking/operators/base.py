@@ -30,6 +30,12 @@ class Operator(ABC):
     is_addition = False
     """Whether the node sums two tensors that may hold different channels."""
 
+    follows_order = False
+    """Whether its output's channels stand as its operand's do, in whatever order."""
+
+    chooses_order = False
+    """Whether it can make its output's channels in any order: a dense layer."""
+
     @abstractmethod
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         """The operands this operator would analyse, or None if the node is not of this kind."""
@@ -65,6 +71,10 @@ class Operator(ABC):
     def reads(self, site: Site, plan: Plan) -> Layout:
         """Channels of its first operand that the shrunk node reads."""
         return plan.layouts[site.operands[0]]
+
+    def reads_any_order(self, site: Site) -> bool:
+        """Whether it takes its operands' channels in any order, and its output's order does not depend on theirs."""
+        return False
 
     def absorbs(self, site: Site) -> bool:
         """Whether the node can add a constant to each of its output channels at no cost."""
@@ -109,6 +119,8 @@ class Boundary(Opaque):
 
 class ChannelWise(Operator):
     """Base of operators with one operand whose output channel c is made of input channel c alone."""
+
+    follows_order = True
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         return [Demand.of(decision.exact, physical=decision.keep, present=True)]

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 class Mixing(Operator):
     """A dense layer with weights from every input channel to every output channel."""
 
+    chooses_order = True
+
+    def reads_any_order(self, site: Site) -> bool:
+        return not site.shared
+
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         operand = sole_tensor(node, forms)
         form = None if operand is None else forms[operand]
@@ -65,7 +70,8 @@ class Mixing(Operator):
         return [Demand.of(used & ~moving, merge=merge, present=True)]
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        return np.flatnonzero(plan.decisions[site.node].keep)
+        ordered = plan.orders.get(site.node)
+        return np.flatnonzero(plan.decisions[site.node].keep) if ordered is None else ordered
 
     def reads(self, site: Site, plan: Plan) -> Layout:
         """The channels of its operand that it needs, and those that are there on purpose, to save a gather."""
@@ -79,7 +85,7 @@ class Mixing(Operator):
         held = plan.held.get(operand)
         if held is not None and (used | held)[have].all():
             return have
-        needed = have[used[have]]
+        needed = np.sort(have[used[have]]) if site.shared else have[used[have]]
         return needed if len(needed) else have[:1]
 
     @staticmethod

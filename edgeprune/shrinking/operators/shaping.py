@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Flatten(Operator):
     """[N, C, H, W] to [N, C*H*W]: each channel becomes H*W features that stay or go together."""
 
+    follows_order = True
+
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         first = node.args[0] if node.args else node.kwargs.get("input")
         if not isinstance(first, fx.Node) or not has_channels(first, forms):
@@ -168,6 +170,8 @@ class Pad(Operator):
 
 class Concat(Operator):
     """torch.cat along the channels."""
+
+    follows_order = True
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         if node.op != "call_function" or node.target not in (torch.cat, torch.concat):

@@ -26,8 +26,9 @@ OUTSIDE = (
 def test_residual_networks_are_minimal(shortcut: str, depth: int, ratio: float) -> None:
     masked = mask(SmallResNet(depth, 16, shortcut), ratio, seed=depth, beta=False)
     inputs = torch.zeros(1, 3, 16, 16)
-    report = shrink(masked, inputs).report
-    assert report.params_after == minimum(masked, inputs).params
+    least = minimum(masked, inputs).params
+    assert shrink(masked, inputs, additions="gather").report.params_after == least
+    assert shrink(masked, inputs).report.params_after <= 1.001 * least  # a few zero rows that save a copy
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.7])
