@@ -139,7 +139,7 @@ def _layer_report(site: Site, plan: Plan, after: nn.Module | None) -> LayerRepor
         out_after=out_after,
         params_before=count_params(site.module) if site.module is not None else 0,
         params_after=0 if after is None else count_params(after),
-        notes=tuple(_notes(site, plan)),
+        notes=tuple(_notes(site, plan, gone=after is None)),
     )
 
 
@@ -149,10 +149,10 @@ def _width(module: nn.Module | None, attributes: tuple[str, ...], otherwise: int
     return next((int(getattr(module, name)) for name in attributes if hasattr(module, name)), otherwise)
 
 
-def _notes(site: Site, plan: Plan) -> list[str]:
+def _notes(site: Site, plan: Plan, *, gone: bool) -> list[str]:
     constants, decision = plan.constants[site.node], plan.decisions[site.node]
     held = np.zeros(site.channels, dtype=np.bool_)
-    held[plan.layouts[site.node]] = True
+    held[plan.layouts[site.node]] = not gone
     dead = ~site.kernels.connected.any(axis=1) if isinstance(site.module, LAYERS) else np.zeros_like(held)
     settled = ~varies(constants)
     causes: Counter[str] = Counter()
@@ -164,17 +164,17 @@ def _notes(site: Site, plan: Plan) -> list[str]:
         settled[decision.carriers[ONE]] = False
     _count(causes, held & settled & decision.valued, "constant outputs kept: a reader takes them as they are")
     _count(causes, held & ~(settled | decision.valued), "outputs kept to fill a place")
-    return [f"{count} {cause}" for cause, count in (causes | _inputs(site, plan)).items()]
+    return [f"{count} {cause}" for cause, count in (causes | _inputs(site, plan, layer_gone=gone)).items()]
 
 
-def _inputs(site: Site, plan: Plan) -> Counter[str]:
+def _inputs(site: Site, plan: Plan, *, layer_gone: bool) -> Counter[str]:
     """Why a layer reads fewer inputs than before: every removed one is counted once."""
     causes: Counter[str] = Counter()
     if not site.operands or not isinstance(site.module, LAYERS):
         return causes
     given, decision = plan.constants[site.operands[0]], plan.decisions[site.node]
     gone = np.ones(len(given), dtype=np.bool_)
-    if not decision.live:
+    if layer_gone:
         _count(causes, gone, "inputs removed: the layer is gone")
         return causes
     gone[site.operator.reads(site, plan)] = False
