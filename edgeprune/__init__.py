@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeprune.counting import Counts, count
     from edgeprune.exporting import export_onnx
     from edgeprune.pruning import Masks, prune
-    from edgeprune.shrinking import Shrunk, shrink
+    from edgeprune.shrinking import Shrunk, load_shrunk, shrink
 
 __version__ = "0.1.0"
 
@@ -30,6 +30,7 @@ _HOMES = {
     "compile": "api",
     "count": "counting",
     "export_onnx": "exporting",
+    "load_shrunk": "shrinking",
     "prune": "pruning",
     "run": "api",
     "shrink": "shrinking",
@@ -47,6 +48,7 @@ __all__ = [
     "datasets",
     "export_onnx",
     "exporting",
+    "load_shrunk",
     "models",
     "prune",
     "pruning",

@@ -132,7 +132,7 @@ class Surgery:
                 made = self._kept(node.target, owned)
             elif made is None:
                 made = copy.deepcopy(self.plan.network.root.attribute(node.target), owned)
-            _install(shrunk, node.target, made)
+            install(shrunk, node.target, made)
         shrunk.graph = self.graph  # generates the code, once
         if any(not node.users and node.op not in ("placeholder", "output") for node in self.graph.nodes):
             self.graph.eliminate_dead_code()
@@ -153,7 +153,7 @@ class Surgery:
         return node
 
 
-def _install(root: nn.Module, name: str, value: Any) -> None:
+def install(root: nn.Module, name: str, value: Any) -> None:
     """Set an attribute by its dotted name, unless a module that came before brought it along."""
     *path, last = name.split(".")
     for step in path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -16,6 +17,7 @@ from edgeprune.errors import UnknownNameError
 from edgeprune.shrinking.channels import Flags
 from edgeprune.shrinking.constants import propagate
 from edgeprune.shrinking.copying import private_copy
+from edgeprune.shrinking.description import Saved, save_shrunk
 from edgeprune.shrinking.exported import hold_sizes
 from edgeprune.shrinking.gradient import connectivity
 from edgeprune.shrinking.graph import Network, as_tuple, trace
@@ -35,6 +37,10 @@ class Shrunk:
 
     model: fx.GraphModule
     report: ShrinkReport
+
+    def save(self, path: str | Path) -> Saved:
+        """Write NAME.safetensors and NAME.json, which `load_shrunk` makes the network of again: see `description`."""
+        return save_shrunk(self.model, self.report, path)
 
 
 def shrink(
