@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from torch import fx
 
+from edgeprune.shrinking.alignment import Alignment
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Vector, varies
 from edgeprune.shrinking.constants import Knowledge
 from edgeprune.shrinking.graph import Network, Site
@@ -29,6 +30,7 @@ def find_live(
     known: Knowledge,
     widened: Collection[tuple[fx.Node, int]] = (),
     alive: Mapping[fx.Node, Flags] | None = None,
+    alignment: Alignment | None = None,
 ) -> dict[fx.Node, Decision]:
     """What becomes of each tensor of the network.
 
@@ -37,11 +39,12 @@ def find_live(
         known: What the forward sweep found.
         widened: Additions and the place of one of their operands that is to hold all channels that the sum keeps.
         alive: If given, channels that vary are kept only where another method found them alive.
+        alignment: If given, how widths are rounded up.
     """
     agreed: dict[str, Demand] = {}
     while True:
         before = dict(agreed)
-        decisions = _sweep(network, known, widened, alive or {}, agreed)
+        decisions = _sweep(network, known, widened, alive or {}, alignment, agreed)
         if all(name in before and _same(agreed[name], before[name]) for name in agreed):
             return decisions
 
@@ -82,6 +85,7 @@ def _sweep(
     known: Knowledge,
     widened: Collection[tuple[fx.Node, int]],
     alive: Mapping[fx.Node, Flags],
+    alignment: Alignment | None,
     agreed: dict[str, Demand],
 ) -> dict[fx.Node, Decision]:
     constants, multiples = known.constants, known.multiples
@@ -98,7 +102,12 @@ def _sweep(
             demand = demand | agreed[site.name]
         if node.op in ("output", "placeholder"):
             demand = demand | Demand.of(np.zeros(site.channels, dtype=np.bool_), present=True)
-        decisions[node] = decision = decide(site, demand, constants[node], multiples[node], alive.get(node))
+        decision = decide(site, demand, constants[node], multiples[node], alive.get(node))
+        if alignment is not None:
+            extra = alignment.extra(site, decision, decisions)
+            demand = demand | Demand.of(extra, physical=decision.keep | extra)
+            decision = decide(site, demand, constants[node], multiples[node], alive.get(node))
+        decisions[node] = decision
         if not decision.live:
             continue
         asked_of_operands = site.operator.demands(

@@ -13,6 +13,7 @@ import numpy as np
 from torch import fx
 
 from edgeprune.shrinking.additions import absorb, addition_at
+from edgeprune.shrinking.alignment import align_to
 from edgeprune.shrinking.channels import Decision, Flags, Layout, Vector
 from edgeprune.shrinking.constants import Knowledge
 from edgeprune.shrinking.graph import Network
@@ -59,15 +60,22 @@ class Plan(Analysis):
 
 
 def settle(
-    network: Network, known: Knowledge, alive: Mapping[fx.Node, Flags] | None = None, *, cheap_sums: bool
+    network: Network,
+    known: Knowledge,
+    alive: Mapping[fx.Node, Flags] | None = None,
+    *,
+    cheap_sums: bool,
+    align: int | None = None,
 ) -> Analysis:
-    """Decide what stays: what is needed, and with `cheap_sums` a few zero rows that save a copy at a sum."""
-    decisions = find_live(network, known, alive=alive)
+    """Decide what stays: what is needed, what fills a vector up, and a few zero rows that save a copy at a sum."""
+    least = decisions = find_live(network, known, alive=alive)
+    alignment = None if align is None else align_to(align, network, known)
+    if alignment is not None:
+        decisions = find_live(network, known, (), alive, alignment)
     widened = few_zero_rows(network, decisions) if cheap_sums else frozenset()
-    held: dict[fx.Node, Flags] = {}
     if widened:
-        least, decisions = decisions, find_live(network, known, widened, alive)
-        held = {node: decisions[node].keep & ~least[node].keep for node in decisions}
+        decisions = find_live(network, known, widened, alive, alignment)
+    held = {} if decisions is least else {node: decisions[node].keep & ~least[node].keep for node in decisions}
     return Analysis(network, known.constants, known.multiples, decisions, held)
 
 

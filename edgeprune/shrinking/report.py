@@ -162,6 +162,9 @@ def _notes(site: Site, plan: Plan, *, gone: bool) -> list[str]:
     if ONE in decision.carriers and held[decision.carriers[ONE]]:
         causes["output kept as the carrier of constants before a zero border"] = 1
         settled[decision.carriers[ONE]] = False
+    on_purpose = held & plan.held.get(site.node, np.zeros_like(held))
+    _count(causes, on_purpose, "outputs kept on purpose: aligned widths, cheaper sums")
+    held = held & ~on_purpose
     _count(causes, held & settled & decision.valued, "constant outputs kept: a reader takes them as they are")
     _count(causes, held & ~(settled | decision.valued), "outputs kept to fill a place")
     return [f"{count} {cause}" for cause, count in (causes | _inputs(site, plan, layer_gone=gone)).items()]

@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from edgeprune.errors import UnknownNameError
+from edgeprune.errors import UnknownNameError, UserError
+from edgeprune.shrinking.alignment import cost_and_gain
 from edgeprune.shrinking.channels import Flags
 from edgeprune.shrinking.constants import propagate
 from edgeprune.shrinking.copying import private_copy
@@ -29,6 +30,7 @@ from edgeprune.shrinking.verify import measure, verify
 ADDITIONS = ("auto", "gather")
 CONSTANTS = ("exact", "drop")
 METHODS = ("connectivity", "gradient")
+ALIGNMENTS = (8, 16)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def shrink(
     constants: str = "exact",
     *,
     method: str = "connectivity",
+    align: int | None = None,
 ) -> Shrunk:
     """Remove what zeroed filters made useless from a network, and prove that its outputs are the same.
 
@@ -67,12 +70,15 @@ def shrink(
             `report.difference` says.
         method: How it is found which channels are needed: "connectivity" asks each operator; "gradient" also asks the
             paper's own method (section 3.3, algorithm 1), which is slower and knows fewer operators (`gradient`).
+        align: Round widths up to a multiple of 8 or 16, the channels of one vector, by removed filters that then stay;
+            the report says what that costs and gains (`alignment`).
 
     Returns:
         The shrunk network and the report.
 
     Raises:
         UnknownNameError: An option that does not exist.
+        UserError: A width to align to that is none.
         TraceError: Neither torch.fx nor torch.export can follow forward.
         ModelError: The model can not be copied, or does not take the example inputs.
         WeightsError: A weight is NaN or infinite.
@@ -92,17 +98,22 @@ def shrink(
         raise UnknownNameError("treatment of constants", constants, CONSTANTS)
     if method not in METHODS:
         raise UnknownNameError("method of shrinking", method, METHODS)
+    if align not in (None, *ALIGNMENTS):
+        raise UserError(f"widths can not be aligned to {align!r}", hint="align is 8, 16 or None")
     inputs, exact = as_tuple(example_inputs), constants == "exact"
     masked = private_copy(model)
     network = trace(masked, inputs)
     known = propagate(network, drop=not exact)
     alive = _alive(network, inputs, exact=exact) if method == "gradient" else None
-    plan = arrange(settle(network, known, alive, cheap_sums=additions == "auto"), reorder=additions == "auto")
+    cheap = additions == "auto"
+    plan = arrange(settle(network, known, alive, cheap_sums=cheap, align=align), reorder=cheap)
     shrunk = rewrite(plan, type(model).__name__)
     notes = list(hold_sizes(network.root, shrunk, inputs))
     difference = verify(masked, shrunk, inputs) if exact else measure(masked, shrunk, inputs)
     if not exact:
         notes.append(f"constants of removed filters were dropped: outputs differ by {difference:.1e} of the largest")
+    if align is not None:
+        notes.append(cost_and_gain(align, plan))
     report = report_on(plan, shrunk, count_params(masked), difference)
     return Shrunk(shrunk, replace(report, notes=(*report.notes, *notes)))
 

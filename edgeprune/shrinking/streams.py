@@ -20,6 +20,7 @@ from torch import fx
 
 from edgeprune.shrinking.channels import Decision, Layout
 from edgeprune.shrinking.graph import Network, Site
+from edgeprune.shrinking.size import pixels, size, weights_of_row
 
 COPY_OF_ONE_NUMBER = 12.0
 """Time to spread one number of an operand over the sum's channels, in multiply-adds of a convolution."""
@@ -77,16 +78,19 @@ def few_zero_rows(network: Network, decisions: Mapping[fx.Node, Decision]) -> fr
             missing = int((decisions[site.node].keep & ~decisions[operand].keep).sum())
             if layer is None or not missing or missing == width:
                 continue
-            row = _row_params(layer, decisions)
+            row = (
+                weights_of_row(layer, decisions[layer.operands[0]].keep) + 2
+            )  # and the two numbers of a normalisation that may follow
             if missing * row < COPY_OF_ONE_NUMBER * width:
-                offers.append((missing * row, missing * row * _pixels(layer), (site.node, place)))
+                offers.append((missing * row, missing * row * pixels(layer), (site.node, place)))
     if not offers:
         return frozenset()
-    params, macs = _size(network, decisions)
+    weights, macs = size(network, {node: decision.keep for node, decision in decisions.items()})
+    params_left, macs_left = LARGEST_SHARE * weights, LARGEST_SHARE * macs
     chosen = []
     for more_params, more_macs, operand_of_sum in sorted(offers, key=lambda offer: offer[1]):
-        params, macs = params - more_params / LARGEST_SHARE, macs - more_macs / LARGEST_SHARE
-        if params < 0 or macs < 0:
+        params_left, macs_left = params_left - more_params, macs_left - more_macs
+        if params_left < 0 or macs_left < 0:
             break
         chosen.append(operand_of_sum)
     return frozenset(chosen)
@@ -102,23 +106,3 @@ def source_layer(network: Network, node: fx.Node) -> Site | None:
             return None
         site = network.by_node[site.operands[0]]
     return None
-
-
-def _row_params(layer: Site, decisions: Mapping[fx.Node, Decision]) -> int:
-    """Weights of one row, and the two numbers of a normalisation that may follow."""
-    read = int(decisions[layer.operands[0]].keep.sum())
-    return read * int(layer.kernels.weight[0, 0].numel()) + 2
-
-
-def _pixels(layer: Site) -> int:
-    return 1 if layer.form is None else int(layer.form.shape.numel() // max(layer.channels, 1))
-
-
-def _size(network: Network, decisions: Mapping[fx.Node, Decision]) -> tuple[float, float]:
-    """Parameters and MACs that are left in dense layers, which are nearly all."""
-    params = macs = 0.0
-    for site in network.sites:
-        if site.operator.chooses_order and decisions[site.node].live:
-            weights = int(decisions[site.node].keep.sum()) * _row_params(site, decisions)
-            params, macs = params + weights, macs + weights * _pixels(site)
-    return params, macs
