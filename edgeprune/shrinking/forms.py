@@ -8,7 +8,7 @@ nothing is known of, `wanted_axes` asks their readers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,10 +20,14 @@ CHANNEL_AXIS = 1
 
 @dataclass(frozen=True)
 class Form:
-    """A tensor's shape for the example inputs, and its channel axis (0 or more; at or past the rank: it has none)."""
+    """A tensor's shape for the example inputs, and its channel axis (0 or more; at or past the rank: it has none).
+
+    `fixed` says that it is made of parameters alone, so that it is trained and its batch may be 1.
+    """
 
     shape: torch.Size
     axis: int
+    fixed: bool = False
 
     @property
     def rank(self) -> int:
@@ -81,6 +85,29 @@ def wanted_axes(
             if asked is not None:
                 wanted.setdefault(operand, asked)
     return wanted
+
+
+def settle_parameters(node: fx.Node, forms: dict[fx.Node, Form | None], settled: set[fx.Node]) -> set[fx.Node]:
+    """Let bare parameters among a node's inputs take the channel axis of the tensor that they meet there first.
+
+    Changes `forms`; returns the parameters that it settled. One that meets none
+    has its channels on its one axis that is not 1 wide, or else where its readers want them.
+    """
+    partners = [forms[other] for other in node.all_input_nodes if other.op != "get_attr"]
+    partner = next((form for form in partners if form is not None and form.channels), None)
+    found: set[fx.Node] = set()
+    for parameter in node.all_input_nodes:
+        form = forms[parameter]
+        if parameter.op != "get_attr" or parameter in settled or form is None:
+            continue
+        wide = [place for place, size in enumerate(form.shape) if size > 1]
+        axis = wide[0] if len(wide) == 1 else form.axis
+        if partner is not None:
+            axis = partner.axis - (partner.rank - form.rank)
+        # before its first axis is as good as past its last: the tensor has no channels
+        forms[parameter] = replace(form, axis=axis if axis >= 0 else form.rank)
+        found.add(parameter)
+    return found
 
 
 def _asked_axis(node: fx.Node, modules: Mapping[str, nn.Module], rank: int) -> int | None:

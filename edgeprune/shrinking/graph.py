@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.errors import ModelError, TraceError
 from edgeprune.shrinking.exported import trace_exported
-from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, wanted_axes
+from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms, settle_parameters, wanted_axes
 from edgeprune.shrinking.operators import operator_for
 from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
 from edgeprune.shrinking.shapes import shapes_of
@@ -35,6 +36,7 @@ class Site:
         operands: The tensors the operator analyses channel by channel; other inputs of the node are kept whole.
         form: Shape of the output for the example inputs and its channel axis, or None where it is not a tensor.
         shared: The node calls a module with parameters that another node calls too.
+        tensor: The parameter or buffer that the node reads by its name, if it does that.
     """
 
     node: fx.Node
@@ -44,6 +46,7 @@ class Site:
     operand_forms: tuple[Form, ...]
     form: Form | None
     shared: bool
+    tensor: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -93,19 +96,25 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
     root, shapes = _follow(model, example_inputs)
     wanted = wanted_axes(root.graph, root.modules, shapes)
     calls = Counter(node.target for node in root.graph.nodes if node.op == "call_module")
-    sites: list[Site] = []
     # what an operator may read of its own output is the shape: the axis is settled once it is matched
     forms = {
         node: None if shape is None else Form(shape, wanted.get(node, CHANNEL_AXIS)) for node, shape in shapes.items()
     }
+    chosen: dict[fx.Node, tuple[Operator, tuple[fx.Node, ...]]] = {}
+    settled: set[fx.Node] = set()
+    fixed: set[fx.Node] = set()
     for node in root.graph.nodes:
-        module = root.module(node)
-        chosen, operands = operator_for(node, module, forms)
-        operand_forms = tuple(form for form in map(forms.get, operands) if form is not None)
-        forms[node] = form = _settled(forms[node], chosen.axis(node, operand_forms))
-        shared = calls[node.target] > 1 and module is not None and any(True for _ in module.parameters())
-        sites.append(Site(node, chosen, module, operands, operand_forms, form, shared))
-    return Network(root, tuple(sites))
+        settled |= settle_parameters(node, forms, settled)
+        kind, operands = chosen[node] = operator_for(node, root.module(node), forms)
+        tensors = [other for other in node.all_input_nodes if forms[other] is not None]
+        if node.op == "get_attr" or (tensors and fixed.issuperset(tensors)):
+            fixed.add(node)
+        form = forms[node]
+        if form is not None:
+            given = tuple(form for form in map(forms.get, operands) if form is not None)
+            axis = kind.axis(node, given, form.shape)
+            forms[node] = Form(form.shape, form.axis if axis is None else axis, node in fixed)
+    return Network(root, tuple(_site(root, node, *chosen[node], forms, calls) for node in root.graph.nodes))
 
 
 def _follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[Traced, dict[fx.Node, torch.Size | None]]:
@@ -130,5 +139,16 @@ def _runs(model: nn.Module, example_inputs: tuple[Any, ...]) -> bool:
     return True
 
 
-def _settled(form: Form | None, axis: int | None) -> Form | None:
-    return form if form is None or axis is None else Form(form.shape, axis)
+def _site(
+    root: Traced,
+    node: fx.Node,
+    kind: Operator,
+    operands: tuple[fx.Node, ...],
+    forms: Forms,
+    calls: Mapping[Any, int],
+) -> Site:
+    module = root.module(node)
+    given = tuple(form for form in map(forms.get, operands) if form is not None)
+    shared = calls[node.target] > 1 and module is not None and any(True for _ in module.parameters())
+    value = root.attribute(str(node.target)) if node.op == "get_attr" else None
+    return Site(node, kind, module, operands, given, forms[node], shared, value if isinstance(value, Tensor) else None)

@@ -101,6 +101,9 @@ def report_on(plan: Plan, shrunk: fx.GraphModule, params_before: int, difference
     if any(site.shared for site in network.sites):
         names = sorted({site.name for site in network.sites if site.shared})
         notes.append(f"called several times, so its calls keep the same channels: {', '.join(names)}")
+    for reason in sorted({site.operator.needs_all for site in network.sites} - {""}):
+        names = [site.name for site in network.sites if site.operator.needs_all == reason]
+        notes.append(f"kept: {reason} ({', '.join(names)})")
     return ShrinkReport(layers, unknown, index_additions, params_before, params_after, difference, tuple(notes))
 
 

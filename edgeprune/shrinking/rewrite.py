@@ -100,6 +100,15 @@ class Surgery:
         """Call a function in the site's place."""
         return self.graph.create_node("call_function", function, args, {}, name=site.node.name)
 
+    def call_method(self, site: Site, name: str, *args: Any) -> fx.Node:
+        """Call a method of the first argument in the site's place."""
+        return self.graph.create_node("call_method", name, args, {}, name=site.node.name)
+
+    def read_attribute(self, site: Site, tensor: Tensor) -> fx.Node:
+        """Read `tensor` under the name that the site's own parameter or buffer has."""
+        self._made[str(site.node.target)] = tensor
+        return self.copy(site)
+
     def call_again(self, site: Site, values: Sequence[fx.Node]) -> fx.Node:
         """The node as it was, on these values of its operands."""
         given = dict(zip(site.operands, values, strict=True))

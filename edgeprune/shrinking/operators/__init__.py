@@ -13,25 +13,35 @@ from edgeprune.shrinking.operators.addition import Add
 from edgeprune.shrinking.operators.base import Boundary, Opaque, Operator
 from edgeprune.shrinking.operators.elementwise import Elementwise
 from edgeprune.shrinking.operators.grouped import Grouped
+from edgeprune.shrinking.operators.joining import Join
+from edgeprune.shrinking.operators.layer_norm import LayerNorm
 from edgeprune.shrinking.operators.mixing import Mixing
 from edgeprune.shrinking.operators.normalisation import BatchNorm
+from edgeprune.shrinking.operators.parameters import BareParameter
 from edgeprune.shrinking.operators.pointwise import Pointwise, Spatial
-from edgeprune.shrinking.operators.shaping import Concat, Crop, Flatten, Pad, ShapeQuestion
+from edgeprune.shrinking.operators.questions import ShapeAnswer, ShapeQuestion
+from edgeprune.shrinking.operators.rearranging import Rearrange
+from edgeprune.shrinking.operators.shaping import Concat, Crop, Flatten, Pad
 
 OPERATORS: tuple[Operator, ...] = (
+    BareParameter(),
     Boundary(),
     Mixing(),
     Grouped(),
     BatchNorm(),
+    LayerNorm(),
     Pointwise(),
     Spatial(),
     Add(),
     Elementwise(),
     Flatten(),
+    Rearrange(),
     Crop(),
     Pad(),
     Concat(),
+    Join(),
     ShapeQuestion(),
+    ShapeAnswer(),
 )
 _OPAQUE = Opaque()
 

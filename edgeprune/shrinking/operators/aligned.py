@@ -34,10 +34,11 @@ class Aligned(Operator):
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         computed = decision.exact & varies(output)
         asked = []
-        for operand, form, shapes in zip(site.operands, site.operand_forms, gives_shape(site), strict=True):
-            value = computed if form.channels == site.channels else np.full(form.channels, computed.any())
-            # what is trained is not folded
-            physical = value if operand.op == "get_attr" else None
+        for form, shapes in zip(site.operand_forms, self.shapes(site), strict=True):
+            # what is made of parameters goes on training, so it is not folded
+            wanted = decision.keep if form.fixed else computed
+            value = wanted if form.channels == site.channels else np.full(form.channels, wanted.any())
+            physical = value if form.fixed else None
             present = shapes or (form.channels == 0 and bool(computed.any()))
             asked.append(Demand.of(value, physical=physical, present=present))
         return asked
@@ -53,6 +54,10 @@ class Aligned(Operator):
             if np.array_equal(np.sort(operands[place]), kept):
                 return operands[place]
         return kept
+
+    def shapes(self, site: Site) -> list[bool]:
+        """Which operands must be there for their batch and image size, even if all their channels are constants."""
+        return gives_shape(site)
 
     def place(self, site: Site, surgery: Surgery) -> list[fx.Node]:
         """The operands with the output's channels in the output's order."""
@@ -75,22 +80,22 @@ class Aligned(Operator):
 
 
 def gives_shape(site: Site) -> list[bool]:
-    """Which operands must be there for their batch and image size, even if all their channels are constants.
+    """Which operands of an elementwise function must be there for the output to have its batch and image size.
 
     A gate [N, C, 1, 1] needs the image beside it; of two images one is enough, which is there if the output varies. An
     image of one pixel may be larger for another input.
     """
     rank = 0 if site.form is None else site.form.rank
-    whole = () if site.form is None else site.form.shape
+    shape = () if site.form is None else site.form.shape
     axis = 0 if site.form is None else site.form.axis
-    one_pixel = rank > 2 and all(size == 1 for place, size in enumerate(whole) if place not in (0, axis))
-    full = [_rest(form, axis, rank) == [size for place, size in enumerate(whole) if place != axis]
+    one_pixel = rank > 2 and all(size == 1 for place, size in enumerate(shape) if place not in (0, axis))
+    full = [_rest(form, axis, rank) == [size for place, size in enumerate(shape) if place != axis]
             for form in site.operand_forms]  # fmt: skip
-    trained = [operand.op == "get_attr" for operand in site.operands]
-    if one_pixel or not any(flag and not own for flag, own in zip(full, trained, strict=True)):
-        return [not own for own in trained]
-    first = next(place for place, flag in enumerate(full) if flag and not trained[place])
-    return [place == first for place in range(len(full))]
+    free = [not form.fixed for form in site.operand_forms]
+    whole = [flag and own for flag, own in zip(full, free, strict=True)]
+    if one_pixel or not any(whole):
+        return free
+    return [place == whole.index(True) for place in range(len(whole))]
 
 
 def _rest(form: Form, axis: int, rank: int) -> list[int]:

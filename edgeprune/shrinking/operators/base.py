@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, unknown
@@ -36,12 +37,15 @@ class Operator(ABC):
     chooses_order = False
     """Whether it can make its output's channels in any order: a dense layer."""
 
+    needs_all = ""
+    """Why it needs all channels of its input, for the report; empty where it does not."""
+
     @abstractmethod
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         """The operands this operator would analyse, or None if the node is not of this kind."""
 
-    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
-        """Where the channels of its output stand; None if only its readers can say."""
+    def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
+        """Where the channels of its output, of this shape, stand; None if only its readers can say."""
         return operands[0].axis
 
     @abstractmethod
@@ -84,7 +88,7 @@ class Operator(ABC):
 class Opaque(Operator):
     """A node of which nothing is known: all channels of all its inputs are kept as they are."""
 
-    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
+    def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
         return None
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:

@@ -46,8 +46,8 @@ class Elementwise(Aligned):
             return None
         return operands
 
-    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
-        return _common_axis(operands, max(form.rank for form in operands))
+    def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
+        return _common_axis(operands, len(shape))
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         given = [operand if len(operand) else np.full(1, np.nan) for operand in operands]

@@ -82,6 +82,13 @@ class Kernels:
         return resized
 
 
+def numbers_of(tensor: Tensor | None, channels: int, default: float) -> Vector:
+    """float64 [C]: a layer's scale or shift, or the default where it has none."""
+    if tensor is None:
+        return np.full(channels, default)
+    return np.asarray(tensor.detach().double().cpu().numpy())
+
+
 def is_plain(module: nn.Module | None) -> bool:
     """Whether calling the module is calling its forward: no hook changes what goes in or out."""
     return module is not None and not (module._forward_hooks or module._forward_pre_hooks)

@@ -79,7 +79,8 @@ class Mixing(Operator):
         have, source = plan.layouts[operand], plan.decisions[operand]
         used = read_inputs(site.kernels, computed_rows(site, plan.decisions[site.node], plan.constants[site.node]))
         if not site.shared:
-            merged = used & ~source.exact & (plan.multiples[operand].pattern != NONE)
+            merged, used = used & ~source.exact, used & source.exact
+            merged = merged & (plan.multiples[operand].pattern != NONE)
             for pattern, carrier in source.carriers.items():
                 used[carrier] |= bool((merged & self._merges(site, plan, pattern)).any())
         held = plan.held.get(operand)

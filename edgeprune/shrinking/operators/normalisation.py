@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
-from edgeprune.shrinking.operators.kernels import is_plain
+from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -88,12 +88,6 @@ def _dtype(norm: Norm) -> torch.dtype:
 
 def _numbers(norm: Norm) -> tuple[Vector, Vector, Vector, Vector]:
     """float64 gamma, beta, running mean and running variance; gamma 1 and beta 0 where the layer is not affine."""
-
-    def read(tensor: Tensor | None, default: float) -> Vector:
-        if tensor is None:
-            return np.full(norm.num_features, default)
-        return np.asarray(tensor.detach().double().cpu().numpy())
-
-    return (
-        read(norm.weight, 1.0), read(norm.bias, 0.0), read(norm.running_mean, 0.0), read(norm.running_var, 1.0)
-    )  # fmt: skip
+    tensors = (norm.weight, 1.0), (norm.bias, 0.0), (norm.running_mean, 0.0), (norm.running_var, 1.0)
+    gamma, beta, mean, variance = (numbers_of(tensor, norm.num_features, default) for tensor, default in tensors)
+    return gamma, beta, mean, variance

@@ -107,7 +107,7 @@ class Spatial(ChannelWise):
             pools = pools and is_plain(module) and not getattr(module, "return_indices", False)
         return (operand,) if pools else None
 
-    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
+    def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
         given = operands[0]
         if node.target not in ("mean", torch.mean) or argument(node, 2, "keepdim", False):
             return given.axis

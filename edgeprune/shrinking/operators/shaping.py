@@ -1,4 +1,4 @@
-"""Operators that move numbers without changing them: flatten, crop, pad, concatenation, and questions about shapes."""
+"""Operators that move numbers without changing them: flatten, crop, pad and concatenation of channels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Flatten(Operator):
             return None
         return (first,) if tuple(after.shape) == (before.shape[0], before.shape[1:].numel()) else None
 
-    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
+    def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
         return CHANNEL_AXIS
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
@@ -83,7 +83,7 @@ class Crop(ChannelWise):
         whole = slice(None)
         return (operand,) if of_axes[0] == whole and of_axes[form.axis] == whole else None
 
-    def axis(self, node: fx.Node, operands: Sequence[Form]) -> int | None:
+    def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
         """Moved up by each new axis before the channels, and down by each that an integer takes away."""
         places, read, axis = _places(node.args[1], operands[0].rank) or [], 0, 0
         for place in places:
@@ -209,49 +209,6 @@ class Concat(Operator):
         return (
             parts[0] if len(parts) == 1 else surgery.call_function(site, torch.cat, parts, site.operand_forms[0].axis)
         )
-
-
-class ShapeQuestion(Operator):
-    """x.size(0), x.shape[2:]: an answer that does not depend on the channels; the tensor only has to be there."""
-
-    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
-        tensor = node.args[0] if node.args else None
-        form = forms[tensor] if isinstance(tensor, fx.Node) else None
-        if not isinstance(tensor, fx.Node) or form is None or not form.channels:
-            return None
-        rank, channels = form.rank, form.axis
-        if node.op == "call_method" and node.target == "size":
-            if len(node.args) == 2:
-                axis = node.args[1]
-                return (tensor,) if isinstance(axis, int) and axis % rank != channels else None
-            return (tensor,) if _asks_no_channels(node, rank, channels) else None
-        is_shape = node.op == "call_function" and node.target is getattr and node.args[1] == "shape"
-        return (tensor,) if is_shape and _asks_no_channels(node, rank, channels) else None
-
-    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
-        return np.zeros(0)
-
-    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        return [Demand.of(np.zeros(len(operands[0]), dtype=np.bool_), present=True)]
-
-    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        return np.zeros(0, dtype=np.int64)
-
-    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
-        return surgery.copy(site)
-
-
-def _asks_no_channels(shape: fx.Node, rank: int, channels: int) -> bool:
-    for user in shape.users:
-        if user.target is not operator.getitem or user.args[0] is not shape:
-            return False
-        place = user.args[1]
-        if not isinstance(place, int | slice):
-            return False
-        picked = range(rank)[place]
-        if channels in (picked if isinstance(picked, range) else (picked,)):
-            return False
-    return True
 
 
 def _places(given: Any, rank: int) -> list[slice | int | None] | None:
