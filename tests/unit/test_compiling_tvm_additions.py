@@ -182,6 +182,7 @@ def test_each_channel_finds_its_filter(seed: int) -> None:
             assert place == FILL or slots.filters[block, place] == wanted[channel]
     assert (slots.filters != FILL).sum() == len(held)
     assert slots.filters.size <= lanes * vectors
+    assert slots.filters.shape[1] == slots.tile.vectors * slots.lanes
 
 
 def test_a_shrunk_residual_network(tmp_path: Path) -> None:

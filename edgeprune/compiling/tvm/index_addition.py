@@ -121,13 +121,13 @@ class _Kernel:
         block = tirx.floordiv(outer, batch * down)
         image = tirx.floormod(tirx.floordiv(outer, down), batch)
         row, col = tirx.floormod(outer, down) * tile.rows, col_tile * tile.cols
-        sums = tirx.decl_buffer((tile.rows * tile.cols * tile.vectors * width,), "float32", "sums")
+        sums = tirx.decl_buffer((tile.rows * tile.cols * tile.vectors * slots.lanes,), "float32", "sums")
         corner = (image, row, col)
         inner = sequence(
             [
                 tirx.AllocBuffer(sums),
-                *self._zeroed(sums, width),
-                self._reduced(sums, block, corner, slots, window, width),
+                *self._zeroed(sums, slots.lanes),
+                self._reduced(sums, block, corner, slots, window),
                 self._written(sums, block, corner, slots, total, width),
             ]
         )
@@ -138,10 +138,9 @@ class _Kernel:
         starts = range(0, int(sums.shape[0]), width)
         return [tirx.BufferStore(sums, splat(0, width), [lanes_from(start, width)]) for start in starts]
 
-    def _reduced(
-        self, sums: Any, block: Any, corner: tuple[Any, Any, Any], slots: Slots, window: Window, width: int
-    ) -> tirx.Stmt:
+    def _reduced(self, sums: Any, block: Any, corner: tuple[Any, Any, Any], slots: Slots, window: Window) -> tirx.Stmt:
         """The multiply-adds of one tile."""
+        width = slots.lanes
         kh, kw, ic = (tirx.Var(name, "int32") for name in ("kh", "kw", "ic"))
         tile, (image, row, col) = slots.tile, corner
         (step_h, step_w), (hole_h, hole_w) = window.strides, window.dilation
@@ -177,32 +176,41 @@ class _Kernel:
         width: int,
     ) -> tirx.Stmt:
         tile, (_, height, across), (image, row, col) = slots.tile, self.size, corner
-        written = []
-        for number in range(tile.rows * tile.cols):
-            pixel = [image, row + number // tile.cols, col + number % tile.cols]
-            held = number * tile.vectors * width
-            stores = [self._stored(sums, held, pixel, slots, vector, total, width) for vector in vectors]
-            stmt = sequence(stores)
-            inside = [
-                pixel[axis] < extent
-                for axis, extent, step in ((1, height, tile.rows), (2, across, tile.cols))
-                if extent % step
+        pixels = [
+            [image, row + number // tile.cols, col + number % tile.cols] for number in range(tile.rows * tile.cols)
+        ]
+        whole = height % tile.rows == 0 and across % tile.cols == 0
+        if whole:  # pixels inside: what the shuffles of a vector need is loaded once for all of them
+            return sequence(
+                [
+                    self._stored(sums, number, pixel, slots, vector, total, width)
+                    for vector in vectors
+                    for number, pixel in enumerate(pixels)
+                ]
+            )
+        return sequence(
+            [
+                tirx.IfThenElse(
+                    tirx.all(pixel[1] < height, pixel[2] < across),
+                    sequence([self._stored(sums, number, pixel, slots, vector, total, width) for vector in vectors]),
+                    None,
+                )
+                for number, pixel in enumerate(pixels)
             ]
-            written.append(tirx.IfThenElse(tirx.all(*inside), stmt, None) if inside else stmt)
-        return sequence(written)
+        )
 
     def _stored(
-        self, sums: Any, held: int, pixel: list[Any], slots: Slots, vector: int, total: Sum, width: int
+        self, sums: Any, number: int, pixel: list[Any], slots: Slots, vector: int, total: Sum, width: int
     ) -> tirx.Stmt:
-        """One vector of the sum at one pixel, whose accumulators begin at `held`."""
-        start = vector * width
+        """One vector of the sum at one pixel of the tile."""
+        start, held, first = vector * width, slots.lanes, number * slots.tile.vectors * slots.lanes
         at = lanes_from(start, width)
         value = tirx.BufferLoad(self.offset, [at])
         places = slots.places[start : start + width]
-        needed = sorted({place // width for place in places.tolist() if place != FILL})
+        needed = sorted({place // held for place in places.tolist() if place != FILL})
         if needed:
-            loads = [tirx.BufferLoad(sums, [lanes_from(held + part * width, width)]) for part in needed]
-            lanes = [None if p == FILL else needed.index(p // width) * width + p % width for p in places.tolist()]
+            loads = [tirx.BufferLoad(sums, [lanes_from(first + part * held, held)]) for part in needed]
+            lanes = [None if p == FILL else needed.index(p // held) * held + p % held for p in places.tolist()]
             value = value + shuffled(loads, lanes)
         sources = [_source(channel) for channel in total.picked[1][start : start + width].tolist()]
         if any(source is not None for source in sources):
