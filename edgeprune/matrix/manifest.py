@@ -14,12 +14,12 @@ from edgeprune.errors import ResultsError
 from edgeprune.manifest import Manifest
 from edgeprune.matrix.cache import fingerprint, versions
 from edgeprune.matrix.launch import now
-from edgeprune.matrix.spec import MatrixSpec
+from edgeprune.matrix.spec import MatrixSpec, ShrinkSpec
 from edgeprune.schema import SCHEMA_VERSION, CellKey
 
 _DISTRIBUTIONS = ("edgeprune", "torch", "onnx", "onnxruntime", "apache-tvm", "fvcore", "numpy")
 # what decides the numbers of a cell beside its key: with other values it would be another measurement
-_MUST_STAY = ("name", "data", "measure", "train", "finetune")
+_MUST_STAY = ("name", "data", "measure", "train", "finetune", "shrink")
 _GIT_SECONDS = 10
 
 
@@ -33,13 +33,15 @@ def open_manifest(folder: Path, spec: MatrixSpec, cells: Sequence[CellKey]) -> M
         StorageError: it cannot be written.
     """
     matrix = spec.model_dump(mode="json")
+    # a key that is younger than the folder had its default
+    defaults = {"shrink": ShrinkSpec().model_dump(mode="json")}
     exists = (folder / manifest.MANIFEST_NAME).exists()
     opened = manifest.read(folder) if exists else _new(spec, matrix)
     for key in _MUST_STAY:
-        if opened.matrix.get(key) != matrix[key]:
+        before = opened.matrix.get(key, defaults.get(key))
+        if before != matrix[key]:
             raise ResultsError(
-                f"{folder}: holds a run with {key}: {_short(opened.matrix.get(key))}, "
-                f"and the matrix now says {_short(matrix[key])}",
+                f"{folder}: holds a run with {key}: {_short(before)}, and the matrix now says {_short(matrix[key])}",
                 hint="measure the changed matrix into another folder with --results DIR",
             )
     dumped = [{"cell_id": key.cell_id} | key.model_dump() for key in cells]

@@ -188,6 +188,7 @@ class _Run:
             recipe=planned.recipe,
             train=self._spec.train.changes(),
             finetune=self._spec.finetune.changes(),
+            shrink=self._spec.shrink.changes() if key.network.variant == "shrunk" else {},
         )
 
     def _network_task(self, key: CellKey) -> Task:

@@ -6,7 +6,7 @@ Start with `load`. Every mistake is told with file, line, the wrong value, what 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,11 +14,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from edgeprune.errors import MatrixError, UnknownNameError, UserError, nearest_hint
+from edgeprune.matrix.lines import Lines, Place
 from edgeprune.measuring import MeasurePlan, plan
 from edgeprune.resources import matrices_folder
 from edgeprune.schema import Variant
-
-Path_ = tuple[str | int, ...]
 
 
 def _as_list(value: Any) -> Any:
@@ -78,6 +77,22 @@ class TrainSpec(_Strict):
         return {name: value for name, value in self if value is not None}
 
 
+class ShrinkSpec(_Strict):
+    """Options of `edgeprune.shrink` for the shrunk networks; what is left out keeps its default.
+
+    With `constants: drop` the shrunk network is another one than the masked: its accuracy is measured on itself,
+    and it is held to its own numbers (effects_of_structured_pruning_2022, figure 3: before and after the method).
+    """
+
+    additions: Literal["auto", "gather"] | None = None
+    constants: Literal["exact", "drop"] | None = None
+    method: Literal["connectivity", "gradient"] | None = None
+
+    def changes(self) -> dict[str, str]:
+        """Only the options that are set."""
+        return {name: value for name, value in self if value is not None}
+
+
 class MatrixSpec(_Strict):
     """The contents of a matrix file."""
 
@@ -95,6 +110,7 @@ class MatrixSpec(_Strict):
     measure: str | dict[str, int | float | str] = "standard"
     train: TrainSpec = TrainSpec()
     finetune: TrainSpec = TrainSpec()
+    shrink: ShrinkSpec = ShrinkSpec()
 
     @property
     def plan(self) -> MeasurePlan:
@@ -139,7 +155,7 @@ def load(path: Path) -> MatrixSpec:
         raise MatrixError(f"{path}{line}: not valid YAML: {problem}") from None
     if not isinstance(content, dict) or tree is None:
         raise MatrixError(f"{path}: a matrix is a mapping of keys", hint="allowed: " + ", ".join(_keys(MatrixSpec)))
-    lines = _Lines(path, tree)
+    lines = Lines(path, tree)
     lines.refuse_duplicates()
     try:
         spec = MatrixSpec.model_validate(content)
@@ -166,56 +182,11 @@ def with_devices(spec: MatrixSpec, devices: Sequence[str]) -> MatrixSpec:
     return spec.model_copy(update={"devices": list(dict.fromkeys(devices))})
 
 
-class _Lines:
-    """Where in the file each value stands."""
-
-    def __init__(self, path: Path, tree: yaml.Node) -> None:
-        self._path = path
-        self._tree = tree
-
-    def place(self, where: Path_) -> str:
-        """`file:line: key` of a value, or of the nearest thing around it that exists."""
-        node, line = self._tree, self._tree.start_mark.line
-        for part in where:
-            child = _child(node, part)
-            if child is None:
-                break
-            key, node = child
-            line = (key or node).start_mark.line
-        words = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
-        return f"{self._path}:{line + 1}: {words}"
-
-    def refuse_duplicates(self) -> None:
-        """YAML takes the last of two equal keys in silence; a benchmark must not."""
-        pending = [self._tree]
-        while pending:
-            node = pending.pop()
-            if isinstance(node, yaml.SequenceNode):
-                pending.extend(node.value)
-            elif isinstance(node, yaml.MappingNode):
-                seen: set[Hashable] = set()
-                for key, value in node.value:
-                    if key.value in seen:
-                        raise MatrixError(f"{self._path}:{key.start_mark.line + 1}: key {key.value!r} is there twice")
-                    seen.add(key.value)
-                    pending.append(value)
-
-
-def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == part:
-                return key, value
-    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return None, node.value[part]
-    return None
-
-
-def _explain(error: ValidationError, lines: _Lines) -> MatrixError:
+def _explain(error: ValidationError, lines: Lines) -> MatrixError:
     """The first mistake, told in the words of the matrix."""
     # a misspelt key is told before the key that is missing because of it
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    where: Path_ = tuple(first["loc"])
+    where: Place = tuple(first["loc"])
     place = lines.place(where)
     value = first.get("input")
     if first["type"] == "extra_forbidden":
@@ -231,7 +202,7 @@ def _explain(error: ValidationError, lines: _Lines) -> MatrixError:
     return MatrixError(f"{place}: {value!r}: {first['msg'][0].lower()}{first['msg'][1:]}")
 
 
-def _check_lists(spec: MatrixSpec, lines: _Lines) -> None:
+def _check_lists(spec: MatrixSpec, lines: Lines) -> None:
     """A name that stands twice would be measured twice; a matrix without cells would measure nothing."""
     lists: dict[str, Sequence[str | int]] = {
         "models": [model.label for model in spec.models],
@@ -252,12 +223,13 @@ def _check_lists(spec: MatrixSpec, lines: _Lines) -> None:
         )
 
 
-def _model_at(where: Path_) -> type[BaseModel]:
+def _model_at(where: Place) -> type[BaseModel]:
     names: Mapping[str | int, type[BaseModel]] = {
         "models": ModelSpec,
         "prune": PruneSpec,
         "train": TrainSpec,
         "finetune": TrainSpec,
+        "shrink": ShrinkSpec,
     }
     return names[where[0]] if where else MatrixSpec
 
@@ -266,11 +238,11 @@ def _keys(model: type[BaseModel]) -> list[str]:
     return sorted(model.model_fields)
 
 
-def _check_names(spec: MatrixSpec, lines: _Lines) -> None:
+def _check_names(spec: MatrixSpec, lines: Lines) -> None:
     """Every name must be known before the first cell runs; no name is looked up by importing a framework."""
     from edgeprune import compiling, datasets, models, pruning, transport
 
-    def known(what: str, wrong: str, allowed: list[str], where: Path_) -> None:
+    def known(what: str, wrong: str, allowed: list[str], where: Place) -> None:
         if wrong not in allowed:
             raise MatrixError(f"{lines.place(where)}: unknown {what} {wrong!r}", hint=nearest_hint(wrong, allowed))
 

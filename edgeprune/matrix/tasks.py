@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edgeprune.matrix.cells import Recipe
@@ -14,7 +14,7 @@ StageName = Literal["dense", "recipe", "network", "artifact"]
 
 @dataclass(frozen=True)
 class NetworkJob:
-    """Everything that decides a network's weights and form."""
+    """Everything that decides a network's weights and form; `shrink` holds options of shrunk networks alone."""
 
     model: ModelSpec
     dataset: str
@@ -23,6 +23,7 @@ class NetworkJob:
     recipe: Recipe | None
     train: Mapping[str, Any]
     finetune: Mapping[str, Any]
+    shrink: Mapping[str, str] = field(default_factory=dict)
 
     def dense(self) -> NetworkJob:
         """The unpruned network this one comes from."""
@@ -30,7 +31,9 @@ class NetworkJob:
 
     def origin(self) -> Task:
         """The task that makes this network's weights; masked and shrunk share theirs."""
-        return Task("dense", self.dense()) if self.recipe is None else Task("recipe", replace(self, variant="masked"))
+        if self.recipe is None:
+            return Task("dense", self.dense())
+        return Task("recipe", replace(self, variant="masked", shrink={}))
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def task_to_json(task: Task) -> dict[str, Any]:
         "recipe": None if recipe is None else vars(recipe),
         "train": dict(job.train),
         "finetune": dict(job.finetune),
+        "shrink": dict(job.shrink),
         "batch": task.batch,
         "runtime": task.runtime,
         "target": task.target,
@@ -101,5 +105,6 @@ def task_from_json(work: dict[str, Any]) -> Task:
         recipe,
         work["train"],
         work["finetune"],
+        work["shrink"],
     )
     return Task(work["stage"], job, work["batch"], work["runtime"], work["target"], work["threads"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -58,6 +59,9 @@ def test_the_quickstart_matrix_is_the_design_s(tmp_path: Path) -> None:
         (("[lenet5]", "[lenet5, lenet5]"), 3, ["'lenet5' is there twice"]),
         (("[lenet5]", "[{name: resnet20, options: {shortcutt: pad}}]"), 3, ["'shortcutt'", "did you mean shortcut?"]),
         (("measure: quick", "threads: [1, 1]"), 7, ["1 is there twice"]),
+        (("measure: quick", "shrink: {constant: drop}"), 7, ["unknown key 'constant'", "did you mean constants?"]),
+        (("measure: quick", "shrink: {constants: drops}"), 7, ["'drops' is not allowed", "did you mean drop?"]),
+        (("measure: quick", "shrink: drop"), 7, ["shrink", "'drop'"]),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, change: tuple[str, str], line: int, words: list[str]) -> None:
@@ -132,3 +136,16 @@ def test_options_and_scope_make_other_names(tmp_path: Path) -> None:
         ("resnet20(shortcut=pad)", "l1-global-bn-keep"),
         ("resnet20(shortcut=pad)", "l2-global-bn-keep"),
     }
+
+
+def test_the_options_of_shrinking_are_those_of_shrink(tmp_path: Path) -> None:
+    from edgeprune.shrinking import shrinker
+
+    chosen = load(tmp_path, GOOD + "shrink: {constants: drop, method: gradient}\n").shrink
+    assert chosen.changes() == {"constants": "drop", "method": "gradient"}
+    assert load(tmp_path, GOOD).shrink.changes() == {}
+    allowed = {"additions": shrinker.ADDITIONS, "constants": shrinker.CONSTANTS, "method": shrinker.METHODS}
+    assert set(spec.ShrinkSpec.model_fields) == set(allowed)
+    for option, values in allowed.items():
+        choices = get_args(get_args(spec.ShrinkSpec.model_fields[option].annotation)[0])
+        assert set(choices) == set(values)
