@@ -166,6 +166,23 @@ def test_sums_of_slices(tmp_path: Path) -> None:
     check(net, output, tmp_path)
 
 
+def test_sums_of_windows_of_channels(tmp_path: Path) -> None:
+    net = Net((1, 3, 6, 6))
+
+    def window(x: str, first: int, end: int, before: int, after: int) -> str:
+        x = net.add("Slice", x, *(net.constant(np.array([part])) for part in (first, end, 1)))
+        pads = net.constant(np.array([0, before, 0, 0, 0, after, 0, 0]))
+        return net.add("Pad", x, pads, net.constant(np.float32(0)))
+
+    stream = net.add("Relu", net.conv("x", 3, 24, 1))
+    left = window(net.conv(stream, 24, 21, 3, pads=[1, 1, 1, 1]), 2, 20, 12, 0)
+    output = net.conv(net.add("Relu", net.add("Add", left, window(stream, 0, 23, 0, 7))), 30, 5, 1)
+    found = operators(net, output, tmp_path)
+    assert found["ConvIndexAdd"] == 1
+    assert not any(found[op] for op in MOVES)
+    check(net, output, tmp_path)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_each_channel_finds_its_filter(seed: int) -> None:
     pick = np.random.default_rng(seed)
