@@ -44,7 +44,8 @@ def private_copy(model: nn.Module) -> nn.Module:
         # torch.nn.utils.prune writes into the parameter when its hook is removed
         if module._forward_pre_hooks:
             unshared.update(map(id, module._parameters.values()))
-        memo |= {id(parameter): parameter for parameter in module._parameters.values() if parameter is not None}
+        for parameter in module._parameters.values():
+            memo[id(parameter)] = parameter
         for value in vars(module).values():
             # computed weights, as prune leaves them as attributes, are no leaves of autograd and refuse deepcopy
             if isinstance(value, Tensor) and not value.is_leaf:
@@ -58,11 +59,23 @@ def private_copy(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} can not be copied: {error}", hint="make copy.deepcopy(model) work"
         ) from error
     for module in twin.modules():
-        for name in _pruned_names(module):
-            prune.remove(module, name)  # type: ignore[no-untyped-call]
+        if module._forward_pre_hooks:
+            for name in _pruned_names(module):
+                prune.remove(module, name)  # type: ignore[no-untyped-call]
         _settle_parametrizations(module)
     _refuse_nan(twin)
-    return twin.eval()
+    return in_eval_mode(twin)
+
+
+def in_eval_mode(model: _Module) -> _Module:
+    """model.eval(), which takes a while through torch's attributes; a module's own `train` or `eval` is respected."""
+    modules = list(model.modules())
+    kinds: set[type[nn.Module]] = set(map(type, modules))
+    if any(kind.train is not nn.Module.train or kind.eval is not nn.Module.eval for kind in kinds):
+        return model.eval()
+    for module in modules:
+        vars(module)["training"] = False
+    return model
 
 
 def duplicate(module: _Module, memo: dict[int, Any]) -> _Module:

@@ -22,7 +22,7 @@ from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms, settle_paramete
 from edgeprune.shrinking.operators import operator_for
 from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
 from edgeprune.shrinking.shapes import shapes_of
-from edgeprune.shrinking.tracing import Traced, symbolic_trace
+from edgeprune.shrinking.tracing import Traced, has_parameters, symbolic_trace
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.operators.base import Operator
@@ -149,6 +149,6 @@ def _site(
 ) -> Site:
     module = root.module(node)
     given = tuple(form for form in map(forms.get, operands) if form is not None)
-    shared = calls[node.target] > 1 and module is not None and any(True for _ in module.parameters())
+    shared = calls[node.target] > 1 and module is not None and has_parameters(module)
     value = root.attribute(str(node.target)) if node.op == "get_attr" else None
     return Site(node, kind, module, operands, given, forms[node], shared, value if isinstance(value, Tensor) else None)

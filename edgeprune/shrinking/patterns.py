@@ -39,6 +39,8 @@ class Multiples:
     def of_one(cls, constants: Vector) -> Multiples:
         """Nonzero constants as multiples of `ONE`."""
         nonzero = nonzero_constant(constants)
+        if not nonzero.any():
+            return cls(np.full(len(constants), NONE), np.zeros(len(constants)))
         return cls(np.where(nonzero, ONE, NONE), np.where(nonzero, constants, 0.0))
 
     def where_varying(self, constants: Vector) -> Multiples:

@@ -20,6 +20,7 @@ from edgeprune.shrinking.operators.base import Boundary
 from edgeprune.shrinking.operators.kernels import LAYERS
 from edgeprune.shrinking.patterns import ONE
 from edgeprune.shrinking.plan import Plan
+from edgeprune.shrinking.tracing import has_parameters
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _first_calls(network: Network) -> list[Site]:
 
 
 def _is_layer(site: Site) -> bool:
-    return site.module is not None and any(True for _ in site.module.parameters())
+    return site.module is not None and has_parameters(site.module)
 
 
 def _kind(site: Site) -> str:
@@ -156,7 +157,7 @@ def _notes(site: Site, plan: Plan, *, gone: bool) -> list[str]:
     constants, decision = plan.constants[site.node], plan.decisions[site.node]
     held = np.zeros(site.channels, dtype=np.bool_)
     held[plan.layouts[site.node]] = not gone
-    dead = ~site.kernels.connected.any(axis=1) if isinstance(site.module, LAYERS) else np.zeros_like(held)
+    dead = site.kernels.dead if isinstance(site.module, LAYERS) else np.zeros_like(held)
     settled = ~varies(constants)
     causes: Counter[str] = Counter()
     _count(causes, ~held & dead, "outputs removed: dead filter")
@@ -184,6 +185,8 @@ def _inputs(site: Site, plan: Plan, *, layer_gone: bool) -> Counter[str]:
         _count(causes, gone, "inputs removed: the layer is gone")
         return causes
     gone[site.operator.reads(site, plan)] = False
+    if not gone.any():
+        return causes
     (asked,) = site.operator.demands(site, decision, plan.constants[site.node], [given])
     zero = given == 0.0
     into = "the carrier's kernels" if site.kernels.sees_border else "the bias"
@@ -194,5 +197,6 @@ def _inputs(site: Site, plan: Plan, *, layer_gone: bool) -> Counter[str]:
 
 
 def _count(causes: Counter[str], flags: Flags, cause: str) -> None:
-    if flags.any():
-        causes[cause] = int(flags.sum())
+    count = int(np.count_nonzero(flags))
+    if count:
+        causes[cause] = count

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.additions import Gather
 from edgeprune.shrinking.channels import Layout, Vector
-from edgeprune.shrinking.copying import duplicate
+from edgeprune.shrinking.copying import duplicate, in_eval_mode
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form
 from edgeprune.shrinking.graph import Site
 from edgeprune.shrinking.plan import Plan
@@ -33,7 +33,7 @@ def rewrite(plan: Plan, class_name: str) -> fx.GraphModule:
     for site in plan.network.sites:
         if plan.decisions[site.node].live:
             surgery.place(site)
-    return surgery.finish(class_name).eval()
+    return in_eval_mode(surgery.finish(class_name))
 
 
 class Surgery:
@@ -151,8 +151,7 @@ class Surgery:
 
     def _kept(self, name: str, owned: dict[int, Any]) -> nn.Module:
         module = self.plan.network.root.modules[name]
-        has_tensors = any(True for _ in chain(module.parameters(), module.buffers()))
-        return duplicate(module, owned) if has_tensors else module
+        return duplicate(module, owned) if module._parameters or module._buffers or module._modules else module
 
     @staticmethod
     def _bare(node: fx.Node) -> fx.Node:
@@ -166,13 +165,12 @@ def install(root: nn.Module, name: str, value: Any) -> None:
     """Set an attribute by its dotted name, unless a module that came before brought it along."""
     *path, last = name.split(".")
     for step in path:
-        inner = getattr(root, step, None)
+        inner = root._modules.get(step)
         if inner is None:
-            inner = nn.Module()
-            root.add_module(step, inner)
+            root._modules[step] = inner = nn.Module()
         root = inner
     if isinstance(value, nn.Module):
-        root.add_module(last, value)
+        root._modules[last] = value
     elif hasattr(root, last):
         return
     elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):

@@ -7,6 +7,7 @@ computes no numbers. What has no meta kernel, or asks for a tensor's values, mak
 from __future__ import annotations
 
 import contextlib
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils import _pytree
 
 from edgeprune.errors import ModelError
 from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, is_plain
-from edgeprune.shrinking.operators.pointwise import MODULES
+from edgeprune.shrinking.operators.pointwise import FUNCTIONS, MODULES
 from edgeprune.shrinking.tracing import Traced
 
 Shapes = dict[fx.Node, torch.Size | None]
@@ -80,6 +81,21 @@ class _Reader(fx.Interpreter):
 class _MetaReader(_Reader):
     """The same with tensors that have a shape and no numbers."""
 
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op in ("placeholder", "get_attr", "output"):
+            return super().run_node(n)
+        # what fx does here for its error messages takes longer than the operators
+        args, kwargs = fx.node.map_arg((n.args, n.kwargs), self.env.__getitem__)
+        result = getattr(self, n.op)(n.target, args, kwargs)
+        self.shapes[n] = result.shape if isinstance(result, Tensor) else None
+        return result
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if target in FUNCTIONS and len({(tensor.shape, tensor.dtype) for tensor in tensors}) == 1:
+            return tensors[0]
+        return target(*args, **kwargs)
+
     def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return _as_meta(super().get_attr(target, args, kwargs))
 
@@ -89,7 +105,7 @@ class _MetaReader(_Reader):
             known = _by_rule(module, args[0])
             if known is not None:
                 return known
-        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        tensors = dict(chain(module.named_parameters(), module.named_buffers()))
         return torch.func.functional_call(module, _as_meta(tensors), args, kwargs)
 
 

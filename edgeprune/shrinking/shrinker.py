@@ -23,6 +23,7 @@ from edgeprune.shrinking.exported import hold_sizes
 from edgeprune.shrinking.gradient import connectivity
 from edgeprune.shrinking.graph import Network, as_tuple, trace
 from edgeprune.shrinking.plan import arrange, settle
+from edgeprune.shrinking.probing import probe
 from edgeprune.shrinking.report import ShrinkReport, count_params, report_on
 from edgeprune.shrinking.rewrite import rewrite
 from edgeprune.shrinking.verify import measure, verify
@@ -109,7 +110,8 @@ def shrink(
     plan = arrange(settle(network, known, alive, cheap_sums=cheap, align=align), reorder=cheap)
     shrunk = rewrite(plan, type(model).__name__)
     notes = list(hold_sizes(network.root, shrunk, inputs))
-    difference = verify(masked, shrunk, inputs) if exact else measure(masked, shrunk, inputs)
+    random = probe(network, inputs)
+    difference = verify(masked, shrunk, random, inputs) if exact else measure(masked, shrunk, [inputs, random])
     if not exact:
         notes.append(f"constants of removed filters were dropped: outputs differ by {difference:.1e} of the largest")
     if align is not None:

@@ -18,7 +18,7 @@ from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.base import Operator, sole_tensor
 from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, is_plain
-from edgeprune.shrinking.operators.mixing import computed_rows, fill
+from edgeprune.shrinking.operators.mixing import computed_rows
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -43,7 +43,9 @@ class Grouped(Operator):
         if kernels.sees_border:
             moving = moving | nonzero_constant(given)
         steady = np.where(moving, 0.0, given)
-        result: Vector = kernels.bias + (_per_output(site, steady) * kernels.summed).sum(axis=1)
+        result: Vector = kernels.bias
+        if steady.any():
+            result += (_per_output(site, steady) * kernels.summed()).sum(axis=1)
         result[(_per_output(site, moving) & kernels.connected).any(axis=1)] = np.nan
         return result
 
@@ -73,14 +75,12 @@ class Grouped(Operator):
         decision, output = plan.decisions[site.node], plan.constants[site.node]
         rows = plan.layouts[site.node]
         alive, reads = _by_group(site, decision.keep).any(axis=1), self.reads(site, plan)
-        weight, bias = kernels.weight[torch.from_numpy(rows)], kernels.bias
+        weight, bias = kernels.cut(rows), kernels.bias
         if not site.shared:
             weight[torch.from_numpy(~computed_rows(site, decision, output)[rows])] = 0.0
             bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
             bias[~decision.valued] = 0.0
-        wants_bias = kernels.layer.bias is not None or bool(bias[rows].any())
-        layer = kernels.resized(len(reads), len(rows), groups=int(alive.sum()), bias=wants_bias)
-        fill(layer, kernels, weight, bias[rows])
+        layer = kernels.rebuilt(weight, bias[rows], groups=int(alive.sum()))
         return surgery.call_module(site, layer, surgery.select(operand, reads))
 
 

@@ -6,20 +6,23 @@ its weights are zero, tested one by one: a sum can be zero by chance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
-from edgeprune.shrinking.channels import Flags, Vector
+from edgeprune.shrinking.channels import Flags, Layout, Vector
+from edgeprune.shrinking.copying import bare_twin
 
 Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d | nn.Linear
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Kernels:
     """A layer's weights, with the output channels first whatever the layer."""
 
     layer: Layer
+    _read_by: dict[bytes, Flags] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def weight(self) -> Tensor:
@@ -37,14 +41,47 @@ class Kernels:
     @cached_property
     def connected(self) -> Flags:
         """bool [out, in / groups]: which inputs have any weight to which outputs."""
-        flags = self.weight != 0
-        return np.asarray((flags.flatten(2).any(dim=2) if flags.dim() > 2 else flags).cpu().numpy())
+        # numpy stops at the first weight that is not zero, torch reads all
+        weight = self.weight.cpu()
+        numbers = (weight.float() if weight.dtype in (torch.bfloat16, torch.float16) else weight).numpy()
+        if numbers.ndim == 2:
+            return np.asarray(numbers != 0)
+        kernels = numbers.reshape(*numbers.shape[:2], -1)
+        # most kernels tell by their middle weight; only rows with a zero there are read whole
+        flags = kernels[:, :, kernels.shape[2] // 2] != 0
+        rows = np.flatnonzero(~flags.all(axis=1) & numbers.reshape(len(numbers), -1).any(axis=1))
+        if kernels.shape[2] > 1 and len(rows):
+            flags[rows] = kernels[rows].any(axis=2)
+        return np.asarray(flags)
 
     @cached_property
-    def summed(self) -> npt.NDArray[np.float64]:
-        """float64 [out, in / groups]: the response to a constant input, away from any border."""
-        weight = self.weight.double()
+    def dead(self) -> Flags:
+        """bool [out]: outputs without any weight."""
+        return np.asarray(~self.connected.any(axis=1), dtype=np.bool_)
+
+    def read_by(self, rows: Flags) -> Flags:
+        """bool [in / groups]: inputs with any weight to the given outputs."""
+        key = rows.tobytes()
+        if key not in self._read_by:
+            self._read_by[key] = np.asarray(self.connected[rows].any(axis=0), dtype=np.bool_)
+        return self._read_by[key].copy()
+
+    def reached_by(self, inputs: Flags) -> Flags:
+        """bool [out]: outputs with any weight from the given inputs."""
+        return ~self.dead if inputs.all() else np.asarray((self.connected & inputs).any(axis=1), dtype=np.bool_)
+
+    def summed(self, inputs: Layout | slice = _ALL) -> npt.NDArray[np.float64]:
+        """float64 [out, inputs]: the response to constant inputs, away from any border."""
+        weight = self.weight[:, inputs].double()
         return np.asarray((weight.flatten(2).sum(dim=2) if weight.dim() > 2 else weight).cpu().numpy())
+
+    def cut(self, rows: Layout, inputs: Layout | None = None) -> Tensor:
+        """[rows, inputs, *kernel]: a copy of the weights, in this order of outputs and of inputs (or all)."""
+        weight = self.weight
+        for axis, places in enumerate((rows,) if inputs is None else (rows, inputs)):
+            if not np.array_equal(places, np.arange(weight.shape[axis])):
+                weight = weight.index_select(axis, torch.from_numpy(places).to(weight.device))
+        return weight.clone() if weight.data_ptr() == self.layer.weight.data_ptr() else weight
 
     @property
     def bias(self) -> Vector:
@@ -67,19 +104,24 @@ class Kernels:
             return any(size > 1 for size in layer.kernel_size)
         return any(int(side) > 0 for side in layer.padding)
 
-    def resized(self, inputs: int, outputs: int, *, groups: int = 1, bias: bool) -> Layer:
-        """A new layer of the same kind with other widths; its weights are not set yet."""
-        layer = self.layer
-        options: dict[str, Any] = {"bias": bias, "device": layer.weight.device, "dtype": layer.weight.dtype}
+    def rebuilt(self, weight: Tensor, bias: Vector, groups: int = 1) -> Layer:
+        """The layer with new weights [out, in / groups, *kernel] and bias [out]; what was frozen stays frozen.
+
+        The bias is left out where the layer had none and it is zero.
+        """
+        old, layer = self.layer, bare_twin(self.layer)
+        outputs, inputs = weight.shape[0], weight.shape[1] * groups
+        if isinstance(old, TRANSPOSED):
+            weight = weight.transpose(0, 1)
+        layer.weight = nn.Parameter(weight.contiguous(), old.weight.requires_grad)
+        if old.bias is not None or bias.any():
+            numbers = torch.from_numpy(bias).to(old.weight)
+            layer.bias = nn.Parameter(numbers, (old.weight if old.bias is None else old.bias).requires_grad)
         if isinstance(layer, nn.Linear):
-            return nn.Linear(inputs, outputs, **options)
-        options |= {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": groups}
-        options["padding_mode"] = layer.padding_mode
-        if isinstance(layer, TRANSPOSED):
-            options["output_padding"] = layer.output_padding
-        build: Any = type(layer)
-        resized: Layer = build(inputs, outputs, layer.kernel_size, **options)
-        return resized
+            layer.in_features, layer.out_features = inputs, outputs
+        else:
+            layer.in_channels, layer.out_channels, layer.groups = inputs, outputs, groups
+        return layer
 
 
 def numbers_of(tensor: Tensor | None, channels: int, default: float) -> Vector:

@@ -23,7 +23,6 @@ from edgeprune.shrinking.patterns import NONE, ONE
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
-    from edgeprune.shrinking.operators.kernels import Kernels
     from edgeprune.shrinking.plan import Plan
     from edgeprune.shrinking.rewrite import Surgery
 
@@ -56,13 +55,14 @@ class Mixing(Operator):
         result = kernels.bias
         steady = np.where(moving, 0.0, given)
         if steady.any():
-            result = result + kernels.summed @ steady
-        result[kernels.connected[:, moving].any(axis=1)] = np.nan
+            inputs = np.flatnonzero(steady)
+            result = result + kernels.summed(inputs) @ steady[inputs]
+        result[kernels.reached_by(moving)] = np.nan
         return result
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         kernels, given = site.kernels, operands[0]
-        used = read_inputs(kernels, computed_rows(site, decision, output))
+        used = kernels.read_by(computed_rows(site, decision, output))
         if site.shared:  # one set of weights serves several calls: nothing can be folded for one of them
             return [Demand.of(used, physical=used, present=True)]
         moving = varies(given)
@@ -77,7 +77,7 @@ class Mixing(Operator):
         """The channels of its operand that it needs, and those that are there on purpose, to save a gather."""
         operand = site.operands[0]
         have, source = plan.layouts[operand], plan.decisions[operand]
-        used = read_inputs(site.kernels, computed_rows(site, plan.decisions[site.node], plan.constants[site.node]))
+        used = site.kernels.read_by(computed_rows(site, plan.decisions[site.node], plan.constants[site.node]))
         if not site.shared:
             merged, used = used & ~source.exact, used & source.exact
             merged = merged & (plan.multiples[operand].pattern != NONE)
@@ -102,28 +102,15 @@ class Mixing(Operator):
         plan, operand = surgery.plan, site.operands[0]
         rows, reads = plan.layouts[site.node], self.reads(site, plan)
         if site.shared:
-            weight, bias = shared_weights(site.kernels, reads, rows)
+            weight, bias = site.kernels.cut(rows, reads), site.kernels.bias[rows]  # never folded
         else:
             weight, bias = shrunk_weights(site, surgery, reads)
-        wants_bias = site.kernels.layer.bias is not None or bool(bias.any())
-        layer = site.kernels.resized(len(reads), len(rows), bias=wants_bias)
-        fill(layer, site.kernels, weight, bias)
-        return surgery.call_module(site, layer, surgery.select(operand, reads))
+        return surgery.call_module(site, site.kernels.rebuilt(weight, bias), surgery.select(operand, reads))
 
 
 def computed_rows(site: Site, decision: Decision, output: Vector) -> Flags:
     """bool [out]: outputs that are made from the inputs; the others are constants or only fill a place."""
     return decision.keep if site.shared else decision.exact & varies(output)
-
-
-def read_inputs(kernels: Kernels, rows: Flags) -> Flags:
-    """bool [in]: inputs with any weight to the given outputs."""
-    return np.asarray(kernels.connected[rows].any(axis=0), dtype=np.bool_)
-
-
-def shared_weights(kernels: Kernels, reads: Layout, rows: Layout) -> tuple[Tensor, Vector]:
-    """Weights [rows, reads, *kernel] and bias [rows] of a layer that is called in several places: cut, never folded."""
-    return kernels.weight[torch.from_numpy(rows)][:, torch.from_numpy(reads)], kernels.bias[rows]
 
 
 def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor, Vector]:
@@ -137,18 +124,18 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
     decision, source = plan.decisions[site.node], plan.decisions[operand]
     output = plan.constants[site.node]
     computed = computed_rows(site, decision, output)
-    weight = kernels.weight[torch.from_numpy(rows)][:, torch.from_numpy(reads)]
-    weight[:, torch.from_numpy(~source.exact[reads])] = 0.0
+    weight = kernels.cut(rows, reads)
+    _zero(weight, 1, ~source.exact[reads])
     bias = kernels.bias
 
     gone = np.ones_like(source.keep)
     gone[reads] = ~source.exact[reads]
-    gone &= read_inputs(kernels, computed)
+    gone &= kernels.read_by(computed)
     multiples = plan.multiples[operand]
     for pattern in np.unique(multiples.pattern[gone & (multiples.pattern != NONE)]):
         removed = np.flatnonzero(gone & (multiples.pattern == pattern))
         if pattern == ONE and not kernels.sees_border:
-            bias = bias + kernels.summed[:, removed] @ multiples.coefficient[removed]
+            bias = bias + kernels.summed(removed) @ multiples.coefficient[removed]
             continue
         carrier = source.carriers.get(int(pattern))
         if carrier is None or gone[carrier]:
@@ -157,22 +144,14 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
                 hint="this is a fault of edgeprune's analysis: report it with the model",
             )
         ratio = torch.from_numpy(multiples.coefficient[removed] / multiples.coefficient[carrier])
-        dropped = kernels.weight[torch.from_numpy(rows)][:, torch.from_numpy(removed)].double().cpu()
+        dropped = kernels.cut(rows, removed).double().cpu()
         merged = torch.tensordot(dropped.movedim(1, -1), ratio, dims=1).to(weight)
         weight[:, int(np.flatnonzero(reads == carrier)[0])] += merged
-    weight[torch.from_numpy(~computed[rows])] = 0.0
+    _zero(weight, 0, ~computed[rows])
     bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
     return weight, np.where(decision.valued, bias, 0.0)[rows]
 
 
-def fill(layer: nn.Module, original: Kernels, weight: Tensor, bias: Vector) -> None:
-    """Set weight [out, in / groups, *kernel] and bias [out] of a resized layer; frozen weights stay frozen."""
-    if not isinstance(layer, LAYERS):
-        raise TypeError(f"{type(layer).__name__} has no kernels")
-    with torch.no_grad():
-        layer.weight.copy_(weight.transpose(0, 1) if isinstance(layer, TRANSPOSED) else weight)
-        layer.weight.requires_grad_(original.layer.weight.requires_grad)
-        if layer.bias is not None:
-            layer.bias.copy_(torch.from_numpy(bias))
-            like = original.layer.weight if original.layer.bias is None else original.layer.bias
-            layer.bias.requires_grad_(like.requires_grad)
+def _zero(weight: Tensor, axis: int, channels: Flags) -> None:
+    if channels.any():
+        weight.index_fill_(axis, torch.from_numpy(np.flatnonzero(channels)).to(weight.device), 0.0)

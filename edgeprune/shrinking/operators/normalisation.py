@@ -7,13 +7,14 @@ zeroed in front of a batch normalisation leaves a constant behind, and the analy
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
+from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
@@ -61,18 +62,15 @@ class BatchNorm(ChannelWise):
         norm = _norm(site)
         layout = surgery.plan.layouts[site.node]
         shift = surgery.plan.shift(site.node, site.channels)[layout]
-        places = torch.from_numpy(layout)
-        shrunk = type(norm)(
-            len(layout), norm.eps, norm.momentum, norm.affine, norm.track_running_stats,
-            device=norm.running_mean.device if norm.running_mean is not None else None, dtype=_dtype(norm),
-        )  # fmt: skip
-        with torch.no_grad():
-            for name, tensor in shrunk.state_dict(keep_vars=True).items():
-                original: Tensor = getattr(norm, name)
-                tensor.copy_(original.detach() if original.dim() == 0 else original.detach()[places])
-                tensor.requires_grad_(original.requires_grad)
-            if shift.any():
-                shrunk.bias.add_(torch.from_numpy(shift).to(shrunk.bias))
+        shrunk = bare_twin(norm)
+        shrunk.num_features = len(layout)
+        places = torch.from_numpy(layout).to(surgery.device)
+        tables: tuple[dict[str, Any], ...] = (shrunk._parameters, shrunk._buffers)
+        for table in tables:
+            for name, tensor in table.items():
+                table[name] = None if tensor is None else _pick(tensor, places)
+        if shift.any():
+            shrunk.bias.data.add_(torch.from_numpy(shift).to(shrunk.bias))
         return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
 
 
@@ -82,8 +80,10 @@ def _norm(site: Site) -> Norm:
     return site.module
 
 
-def _dtype(norm: Norm) -> torch.dtype:
-    return norm.running_mean.dtype if norm.running_mean is not None else torch.float32
+def _pick(tensor: Tensor, places: Tensor) -> Tensor:
+    """Some channels of a parameter or buffer; a number that counts batches is copied."""
+    picked = tensor.detach()[places] if tensor.dim() else tensor.detach().clone()
+    return nn.Parameter(picked, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else picked
 
 
 def _numbers(norm: Norm) -> tuple[Vector, Vector, Vector, Vector]:

@@ -1,0 +1,108 @@
+"""The proof of a shrunk network: on which inputs it is made, and that it refuses what differs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from masked_networks import SmallResNet, lenet, mask
+from torch import nn
+
+from edgeprune.errors import ModelError, ShrinkError
+from edgeprune.shrinking import shrink
+from edgeprune.shrinking.copying import private_copy
+from edgeprune.shrinking.graph import trace
+from edgeprune.shrinking.probing import probe
+from edgeprune.shrinking.verify import verify
+
+
+def probed(model: nn.Module, *inputs: torch.Tensor) -> list[tuple[int, ...]]:
+    """Shapes of the inputs on which a model would be compared."""
+    return [tuple(one.shape) for one in probe(trace(private_copy(model), inputs), inputs)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "small"),
+    [
+        ((1, 3, 224, 224), (1, 3, 64, 64)),
+        ((8, 3, 32, 32), (2, 3, 32, 32)),
+        ((1, 3, 256, 512), (1, 3, 32, 64)),
+        ((1, 3, 299, 299), (1, 3, 64, 64)),
+        ((2, 3, 64, 48), (2, 3, 64, 48)),
+    ],
+)
+def test_images_are_made_smaller(shape: tuple[int, ...], small: tuple[int, ...]) -> None:
+    assert probed(SmallResNet(), torch.zeros(shape)) == [small]
+
+
+def test_images_of_two_sizes_keep_their_proportion() -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
+            return nn.functional.max_pool2d(x, 2) + half
+
+    assert probed(Two(), torch.zeros(1, 3, 224, 224), torch.zeros(1, 3, 112, 112)) == [(1, 3, 64, 64), (1, 3, 32, 32)]
+
+
+def test_a_network_of_one_size_keeps_it() -> None:
+    big = nn.Sequential(nn.Conv2d(1, 4, 5, stride=4), nn.Flatten(), nn.Linear(4 * 24 * 24, 3))
+    assert probed(big, torch.zeros(1, 1, 100, 100)) == [(1, 1, 100, 100)]
+
+
+def test_a_network_whose_channels_depend_on_the_size_keeps_it() -> None:
+    assert probed(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), torch.zeros(1, 1, 100, 100)) == [(1, 1, 100, 100)]
+
+
+def test_a_network_that_needs_more_than_64_pixels_gets_128() -> None:
+    assert probed(nn.Sequential(nn.Conv2d(1, 4, 75)), torch.zeros(1, 1, 299, 299)) == [(1, 1, 128, 128)]
+
+
+def test_whole_numbers_are_the_examples() -> None:
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 3))
+    tokens = torch.tensor([[1, 9, 3]] * 5)
+    (drawn,) = probe(trace(private_copy(model), (tokens,)), (tokens,))
+    assert torch.equal(drawn, tokens[:2])
+
+
+class Broken(nn.Module):
+    """Differs from the identity in one pixel at the border."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[:, :, 0, 0] += 0.01
+        return x
+
+
+def test_a_difference_in_one_pixel_is_refused() -> None:
+    with pytest.raises(ShrinkError, match="differs"):
+        verify(nn.Identity(), Broken(), (torch.randn(1, 2, 8, 8),))
+
+
+def test_a_shrunk_network_that_fails_is_refused() -> None:
+    with pytest.raises(ShrinkError, match="the shrunk Identity fails"):
+        verify(nn.Identity(), nn.Linear(3, 3), (torch.randn(1, 2),))
+
+
+class Logarithm(nn.Module):
+    """Makes NaN of negative numbers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log(x)
+
+
+def test_where_random_numbers_make_nan_the_examples_are_compared() -> None:
+    example, random = (torch.rand(1, 2, 8, 8) + 0.5,), (torch.randn(1, 2, 8, 8),)
+    assert verify(Logarithm(), Logarithm(), random, example) == 0.0
+    with pytest.raises(ShrinkError, match="differs"):
+        verify(Logarithm(), nn.Sequential(Logarithm(), Broken()), random, example)
+
+
+def test_numbers_of_another_type_are_told_with_the_examples_shape() -> None:
+    with pytest.raises(ModelError, match=r"\[1, 1, 28, 28\]"):
+        shrink(mask(lenet(), 0.5, seed=0, beta=True), torch.zeros(1, 1, 28, 28).double())
+
+
+def test_a_second_opinion_in_double_excuses_rounding() -> None:
+    class Rounds(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * (1 + 3e-5) if x.dtype is torch.float32 else x
+
+    assert verify(nn.Identity(), Rounds(), (torch.randn(1, 2, 8, 8),)) == pytest.approx(3e-5, rel=0.1)
