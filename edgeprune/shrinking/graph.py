@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ class Site:
         form: Shape of the output for the example inputs and its channel axis, or None where it is not a tensor.
         shared: The node calls a module with parameters that another node calls too.
         tensor: The parameter or buffer that the node reads by its name, if it does that.
+        forms: The forms of all nodes, for what a rule must know of its surroundings.
     """
 
     node: fx.Node
@@ -46,7 +47,8 @@ class Site:
     operand_forms: tuple[Form, ...]
     form: Form | None
     shared: bool
-    tensor: Tensor | None = None
+    tensor: Tensor | None
+    forms: Forms = field(repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -151,4 +153,5 @@ def _site(
     given = tuple(form for form in map(forms.get, operands) if form is not None)
     shared = calls[node.target] > 1 and module is not None and has_parameters(module)
     value = root.attribute(str(node.target)) if node.op == "get_attr" else None
-    return Site(node, kind, module, operands, given, forms[node], shared, value if isinstance(value, Tensor) else None)
+    tensor = value if isinstance(value, Tensor) else None
+    return Site(node, kind, module, operands, given, forms[node], shared, tensor, forms)

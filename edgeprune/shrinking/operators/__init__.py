@@ -22,6 +22,8 @@ from edgeprune.shrinking.operators.pointwise import Pointwise, Spatial
 from edgeprune.shrinking.operators.questions import ShapeAnswer, ShapeQuestion
 from edgeprune.shrinking.operators.rearranging import Rearrange
 from edgeprune.shrinking.operators.shaping import Concat, Crop, Flatten, Pad
+from edgeprune.shrinking.operators.shuffling import Part, PixelShuffle, PixelUnshuffle, Shuffle
+from edgeprune.shrinking.operators.slicing import Slice, Split
 
 OPERATORS: tuple[Operator, ...] = (
     BareParameter(),
@@ -34,8 +36,14 @@ OPERATORS: tuple[Operator, ...] = (
     Spatial(),
     Add(),
     Elementwise(),
+    Shuffle(),
+    Part(),
+    PixelShuffle(),
+    PixelUnshuffle(),
     Flatten(),
     Rearrange(),
+    Split(),
+    Slice(),
     Crop(),
     Pad(),
     Concat(),

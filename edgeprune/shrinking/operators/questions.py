@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import fx, nn
@@ -90,6 +90,23 @@ def told_channels(node: object, forms: Forms) -> int | None:
     if form is None or not form.channels or _picked(node.args[1], form.rank) != form.axis:
         return None
     return form.channels
+
+
+def known_number(value: object, forms: Forms) -> int | None:
+    """The whole number that an argument is for every input: plain, or computed from numbers of channels."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, fx.Node):
+        return None
+    told = told_channels(value, forms)
+    if told is not None or value.op != "call_function" or value.target not in _ARITHMETIC or value.kwargs:
+        return told
+    numbers = [known_number(argument, forms) for argument in value.args]
+    compute: Any = value.target
+    return None if None in numbers else int(compute(*numbers))
+
+
+_ARITHMETIC = frozenset({operator.add, operator.sub, operator.mul, operator.floordiv, int})
 
 
 def _is_shape(node: fx.Node) -> bool:

@@ -94,6 +94,25 @@ def mask(model: nn.Module, ratio: float, seed: int, beta: bool) -> nn.Module:
     return model.eval()
 
 
+class Scale(nn.Module):
+    """A bare scale and shift a channel."""
+
+    def __init__(self, width: int, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.scale, self.shift = nn.Parameter(torch.ones(width, 1, 1)), nn.Parameter(torch.zeros(1, width, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind == "shift":
+            return x + self.shift
+        return x * self.scale if self.kind == "scale" else self.shift - self.scale * x
+
+
+def _shuffle(x: torch.Tensor) -> torch.Tensor:
+    n, c, h, w = x.size()
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
 class RandomNetwork(nn.Module):
     """A random graph of convolutions, norms, activations, pools, pads, additions and concatenations."""
 
@@ -210,6 +229,23 @@ class RandomNetwork(nn.Module):
         if place is not None:
             self._add(draw.choice(["mul", "sub"]), place)
 
+    def _draw_part(self, draw: random.Random) -> None:
+        width = self.widths[-1]
+        low = draw.randrange(width)
+        high = draw.randint(low + 1, width)
+        if draw.random() < 0.5:
+            self._add("part", low, high, width=high - low)
+        elif width % 2 == 0:
+            self._add(draw.choice(["chunk", "halves"]), width=width // 2)
+
+    def _draw_shuffle(self, draw: random.Random) -> None:
+        if self.widths[-1] % 2 == 0:
+            self._add(draw.choice(["shuffle", "written shuffle", "swap"]))
+
+    def _draw_parameter(self, draw: random.Random) -> None:
+        self.layers.append(Scale(self.widths[-1], draw.choice(["scale", "shift", "both"])))
+        self._add("layer", len(self.layers) - 1)
+
     def _draw_cat(self, draw: random.Random) -> None:
         place = self._earlier(draw, same_width=False)
         if place is not None and self.widths[-1] + self.widths[place] < 16:
@@ -248,6 +284,8 @@ class RandomNetwork(nn.Module):
         if kind in ("gate", "map"):
             gate = self.layers[details[0]](x if kind == "map" else F.adaptive_avg_pool2d(x, 1))
             return torch.sigmoid(gate) * x
+        if kind == "part":
+            return x[:, details[0] : details[1]]
         if kind == "pad":
             return F.pad(x, (0, 0, 0, 0, *details))
         if kind == "border":
@@ -259,13 +297,18 @@ class RandomNetwork(nn.Module):
             "shift": lambda t: t + 0.25,
             "clamp": lambda t: t.clamp(-1.0, 1.0),
             "relu_": lambda t: F.relu(t + 0.1, inplace=True),
+            "chunk": lambda t: t.chunk(2, 1)[1],
+            "halves": lambda t: t[:, ::2] - t.split(t.shape[1] // 2, dim=1)[0],
+            "shuffle": lambda t: F.channel_shuffle(t, 2),
+            "written shuffle": _shuffle,
+            "swap": lambda t: torch.cat([t[:, t.shape[1] // 2 :], t[:, : t.shape[1] // 2]], 1),
             "opaque": lambda t: F.softmax(t, 1),
         }[kind](x)
 
 
 _KINDS = (
     "conv conv conv conv conv bn act pool depthwise grouped transposed pad border twice add add residual residual cat "
-    "gate gate product opaque"
+    "gate gate product part part shuffle parameter opaque"
 ).split()
 
 
@@ -296,6 +339,9 @@ def mask_randomly(model: nn.Module, seed: int) -> nn.Module:
                 weight.zero_()
             if module.bias is not None:
                 module.bias.copy_(numbers(len(module.bias)))
+        elif isinstance(module, Scale):
+            for parameter in (module.scale, module.shift):
+                parameter.copy_(numbers(parameter.numel()).view_as(parameter))
         elif isinstance(module, nn.BatchNorm2d):
             module.running_mean.copy_(numbers(module.num_features))
             module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)

@@ -36,7 +36,13 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         names = {name: getattr(self, name) for name in self.names}
-        known = {"F": F, "torch": torch, "stochastic_depth": stochastic_depth, "len_": lambda y: y.size(0)}
+        known = {
+            "F": F,
+            "torch": torch,
+            "stochastic_depth": stochastic_depth,
+            "len_": lambda y: y.size(0),
+            "list_": lambda s: [s[i] for i in range(4)],
+        }
         return eval(self.code, names | {"x": x} | known)  # noqa: S307 - written in this file
 
 
@@ -261,3 +267,70 @@ def test_tokens_without_normalisation_lose_channels() -> None:
         net.token[..., :2] = net.a.bias[1] = net.places[..., 1] = 0.0
     shrunk = check(net, {"a": (3, 3), "fc": (5, 2)}, sizes=(8,)).model
     assert shrunk.get_parameter("token").shape == (1, 1, 5)
+
+
+HALVES = [
+    "last((lambda y: y[0] * y[1])(a(x).chunk(2, 1)))", "last((lambda y: y[0] * y[1])(torch.split(a(x), 4, dim=1)))",
+    "last((lambda y: y[0] * y[-1])(a(x).split([4, 4], 1)))", "last(a(x)[:, :4] * b(x)[:, 4:])",
+    "last((lambda y: y[0] * y[1])(torch.tensor_split(a(x), 2, dim=1)))",
+    "last((lambda y: y[:, : y.shape[1] // 2] * y.narrow(1, 4, 4))(a(x)))", "last(a(x)[:, [6, 1, 3, 2]] * a(x)[:, ::2])",
+    "last((lambda y: torch.cat([y[:, 4:], y[:, -8:4]], 1)[:, 2:6] * y[:, 2:6])(a(x)))",
+    "last((lambda p: p[0] + p[1])(a(x).chunk(2, 1)))", "last(a(x)[..., 1:5, :, :])",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", HALVES)
+def test_parts_of_the_channels(expression: str) -> None:
+    net = masked(Net(expression, a=conv(3, 8, 3), b=conv(3, 8), last=conv(4, 2)), {"a": [0, 3, 5, 6], "b": [4, 5]})
+    check(net, {})
+
+
+def test_a_part_that_nothing_reads_goes() -> None:
+    net = masked(Net("last(a(x).chunk(4, 1)[2])", a=conv(3, 8, 3), last=conv(2, 2)), {"a": [4]})
+    check(net, {"a": (3, 1), "last": (1, 2)})
+    net = masked(Net("last((lambda y: torch.cat([y, y[:, 1:4], y], 1))(a(x)))", a=conv(3, 4), last=conv(11, 2)),
+                 {"a": [0, 2]})  # fmt: skip
+    shrunk = check(net, {"a": (3, 2), "last": (6, 2)}).model
+    assert not [name for name, _ in shrunk.named_modules() if "select" in name]
+
+
+SHUFFLES = [
+    "(lambda y: y.view(y.size(0), 2, y.size(1) // 2, y.size(2), y.size(3)).transpose(1, 2).contiguous()"
+    ".view(y.size(0), -1, y.size(2), y.size(3)))(a(x))",
+    "(lambda y, s: torch.transpose(y.view(s[0], 2, s[1] // 2, s[2], s[3]), 1, 2).contiguous().view(*s))"
+    "(*(lambda y: (y, list_(y.size())))(a(x)))",
+    "(lambda y: y.reshape(-1, 2, 4, y.shape[2], y.shape[3]).permute(0, 2, 1, 3, 4).flatten(1, 2))(a(x))",
+    "F.channel_shuffle(a(x), 2)", "shuffle(a(x))",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", SHUFFLES)
+def test_a_channel_shuffle_is_free(expression: str) -> None:
+    net = Net(f"last({expression})", a=conv(3, 8, 3), shuffle=nn.ChannelShuffle(2), last=conv(8, 2, 3))
+    shrunk = check(masked(net, {"a": [0, 3, 4]}, biases=False), {"a": (3, 5), "last": (5, 2)}).model
+    assert {name for name, _ in shrunk.named_children()} == {"a", "last"}
+
+
+def test_a_unit_of_shufflenet() -> None:
+    halves = "(lambda h: torch.cat([h[0], b(h[1])], 1))(a(x).chunk(2, 1))"
+    net = Net(f"last(F.channel_shuffle({halves}, 2))", a=conv(3, 8, 3), b=conv(4, 4, 3), last=conv(8, 2))
+    check(masked(net, {"a": [0, 5], "b": [2]}, biases=False), {"a": (3, 6), "b": (3, 3), "last": (6, 2)})
+
+
+def test_a_shuffle_that_is_none_is_left_alone() -> None:
+    net = Net("last(a(x).view(-1, 2, 4, 8, 8).transpose(2, 3).reshape(-1, 8, 8, 8))", a=conv(3, 8), last=conv(8, 2))
+    check(masked(net, {"a": [0]}), {"a": (3, 8)}, sizes=(8,), unknown=2)
+
+
+@pytest.mark.parametrize("shuffle", ["F.pixel_shuffle(a(x), 2)", "up(a(x))"])
+def test_pixel_shuffle_moves_whole_blocks(shuffle: str) -> None:
+    net = masked(Net(f"last({shuffle})", a=conv(3, 12, 3), last=conv(3, 2, 3), up=nn.PixelShuffle(2)), {
+        "a": [0, 1, 2, 3, 5]
+    }, biases=False)  # fmt: skip
+    check(net, {"a": (3, 8), "last": (2, 2)})
+
+
+@pytest.mark.parametrize("unshuffle", ["F.pixel_unshuffle(a(x), 2)", "down(a(x))"])
+def test_pixel_unshuffle(unshuffle: str) -> None:
+    net = masked(Net(f"last({unshuffle})", a=conv(3, 4), last=conv(16, 2), down=nn.PixelUnshuffle(2)), {"a": [1]})
+    check(net, {"a": (3, 3), "last": (12, 2)}, sizes=(8, 12))
