@@ -87,8 +87,9 @@ class ShrinkSpec(_Strict):
     additions: Literal["auto", "gather"] | None = None
     constants: Literal["exact", "drop"] | None = None
     method: Literal["connectivity", "gradient"] | None = None
+    align: Literal[8, 16] | None = None
 
-    def changes(self) -> dict[str, str]:
+    def changes(self) -> dict[str, str | int]:
         """Only the options that are set."""
         return {name: value for name, value in self if value is not None}
 
@@ -195,7 +196,7 @@ def _explain(error: ValidationError, lines: Lines) -> MatrixError:
     if first["type"] == "missing":
         return MatrixError(f"{place}: this key is needed", hint="see benchmarks/matrices/quickstart.yaml")
     if first["type"] == "literal_error":
-        allowed = sorted(re.findall(r"'([^']*)'", str(first["ctx"]["expected"])))
+        allowed = sorted(re.findall(r"(?<=')[^' ]+(?=')|\b\d+\b", str(first["ctx"]["expected"])))
         return MatrixError(f"{place}: {value!r} is not allowed", hint=nearest_hint(str(value), allowed))
     if where and "ratio" in where:
         return MatrixError(f"{place}: {value!r} is no pruning ratio", hint="allowed: 0 <= ratio < 1, such as 0.5")

@@ -23,7 +23,7 @@ class NetworkJob:
     recipe: Recipe | None
     train: Mapping[str, Any]
     finetune: Mapping[str, Any]
-    shrink: Mapping[str, str] = field(default_factory=dict)
+    shrink: Mapping[str, Any] = field(default_factory=dict)
 
     def dense(self) -> NetworkJob:
         """The unpruned network this one comes from."""

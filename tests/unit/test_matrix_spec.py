@@ -61,6 +61,7 @@ def test_the_quickstart_matrix_is_the_design_s(tmp_path: Path) -> None:
         (("measure: quick", "threads: [1, 1]"), 7, ["1 is there twice"]),
         (("measure: quick", "shrink: {constant: drop}"), 7, ["unknown key 'constant'", "did you mean constants?"]),
         (("measure: quick", "shrink: {constants: drops}"), 7, ["'drops' is not allowed", "did you mean drop?"]),
+        (("measure: quick", "shrink: {align: 12}"), 7, ["12 is not allowed", "allowed: 16, 8"]),
         (("measure: quick", "shrink: drop"), 7, ["shrink", "'drop'"]),
     ],
 )
@@ -144,7 +145,12 @@ def test_the_options_of_shrinking_are_those_of_shrink(tmp_path: Path) -> None:
     chosen = load(tmp_path, GOOD + "shrink: {constants: drop, method: gradient}\n").shrink
     assert chosen.changes() == {"constants": "drop", "method": "gradient"}
     assert load(tmp_path, GOOD).shrink.changes() == {}
-    allowed = {"additions": shrinker.ADDITIONS, "constants": shrinker.CONSTANTS, "method": shrinker.METHODS}
+    allowed = {
+        "additions": shrinker.ADDITIONS,
+        "constants": shrinker.CONSTANTS,
+        "method": shrinker.METHODS,
+        "align": shrinker.ALIGNMENTS,
+    }
     assert set(spec.ShrinkSpec.model_fields) == set(allowed)
     for option, values in allowed.items():
         choices = get_args(get_args(spec.ShrinkSpec.model_fields[option].annotation)[0])

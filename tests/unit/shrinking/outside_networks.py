@@ -81,6 +81,17 @@ def _narrow_head(name: str) -> nn.Module:
     return model.to_empty(device="cpu")
 
 
+def _convnext() -> nn.Module:
+    package = torchvision().models.convnext
+    widths = [(48, 96, 2), (96, 192, 2), (192, 384, 3), (384, None, 2)]
+    return package.ConvNeXt([package.CNBlockConfig(*row) for row in widths], layer_scale=0.5, num_classes=10)
+
+
+def _vit() -> nn.Module:
+    package = torchvision().models.vision_transformer
+    return package.VisionTransformer(64, 16, num_layers=3, num_heads=4, hidden_dim=64, mlp_dim=128, num_classes=10)
+
+
 _AT_96 = partial(Outside, size=(96, 96), other=(96, 128))
 
 NETWORKS: dict[str, Outside] = {
@@ -104,4 +115,7 @@ NETWORKS: dict[str, Outside] = {
     },
     "hrnet_w18": Outside(partial(_timm, "hrnet_w18"), other=(64, 96)),
     "seresnet18": Outside(partial(_timm, "seresnet18")),
+    "convnext_tiny": Outside(_convnext),
+    "vit_b_16": Outside(_vit, other=None),
+    "vit_tiny_patch16_224": Outside(partial(_timm, "vit_tiny_patch16_224", img_size=64, depth=3), other=None),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeprune.shrinking import shrink
 
 SPECIAL = ("gammas", "cuts", "inputs", "columns", "l1", "random")
-WITHOUT_BATCH_NORM = ("alexnet", "vgg11", "vgg16", "squeezenet1_0")
+WITHOUT_BATCH_NORM = ("alexnet", "vgg11", "vgg16", "squeezenet1_0", "convnext_tiny", "vit_b_16", "vit_tiny_patch16_224")
 RATIOS = (30, 50, 70)
 # every network has filters in A and in B and one of the special masks; these are cheap and have all
 THOROUGH = ("resnet18", "mobilenet_v2", "squeezenet1_0")
