@@ -198,15 +198,23 @@ class _PositiveCopy(fx.Interpreter):
         if name == "layer_norm":
             weight = tensors[1] if len(tensors) > 1 else None
             return _normalised(tensors[0], len(args[1]), weight)
-        if len(tensors) == 2 and (name in _SUMS or (name in _PRODUCTS and self._factors_matter)):
+        if len(tensors) == 3 and name == "scaled_dot_product_attention":
+            query, key, value = tensors
+            logits = query.mean((-2, -1), keepdim=True) + key.mean((-2, -1), keepdim=True)
+            attention = self._activation(logits, torch.exp).expand(*query.shape[:-1], 1)
+            return self._product(attention, value.mean(-2, keepdim=True))
+        if len(tensors) == 2 and name in _SUMS:
             return tensors[0] + tensors[1]
         if len(tensors) == 2 and name in _PRODUCTS:
-            return tensors[0] * tensors[1]
+            return self._product(*tensors)
         if len(tensors) == 1 and name in _IDENTITIES:
             return tensors[0]
         if len(tensors) == 1 and (node.target in pointwise.FUNCTIONS or name in pointwise.METHODS):
             return self._activation(tensors[0], self._called_on_zero(node))
         raise _no_rule(site)
+
+    def _product(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b if self._factors_matter else a * b
 
     def _called_on_zero(self, node: fx.Node) -> Callable[[Tensor], Any]:
         def call(zero: Tensor) -> Any:
@@ -242,7 +250,7 @@ def _by_channel(x: Tensor, form: Form) -> Flags:
     """bool [C]: channels with any number that is not zero; empty where the tensor has no channel axis."""
     if not form.channels:
         return np.zeros(0, dtype=np.bool_)
-    return np.asarray((x.detach() != 0).movedim(form.axis, 0).flatten(1).any(1).numpy())
+    return np.asarray((x.detach() != 0).movedim(form.axis, 0).reshape(form.channels, -1).any(1).numpy())
 
 
 def _mask_along(weight: Tensor, x: Tensor, axis: int) -> Tensor:

@@ -86,6 +86,25 @@ def test_normalisations_over_channels_connect_them(norm: nn.Module) -> None:
     assert alive["_0"] == ([0, 1] if isinstance(norm, nn.GroupNorm) else [0, 1, 2, 3])
 
 
+def test_attention_needs_all_queries_and_keys_and_gives_the_values_it_has() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.value, self.out = (nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(F.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x)))
+
+    net = Attention()
+    with torch.no_grad():
+        net.value.weight[0] = net.query.weight[1] = 0.0
+        net.out.weight[:, 1] = 0.0
+    _, alive = connect(net, torch.zeros(1, 3, 4))
+    assert alive["query"] == [0, 2, 3]
+    assert alive["key"] == [0, 1, 2, 3]
+    assert alive["value"] == [2, 3]
+
+
 def test_an_operator_without_a_rule_is_named() -> None:
     class Soft(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -23,12 +23,21 @@ def widths(model: nn.Module) -> dict[str, torch.Size]:
 
 @pytest.mark.parametrize("constants", ["exact", "drop"])
 @pytest.mark.parametrize("masks", ["A50", "B50", "gammas", "cuts"])
-@pytest.mark.parametrize("name", ["resnet18", "googlenet", "mobilenet_v2", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["resnet18", "googlenet", "mobilenet_v3_small"])
 def test_both_methods_give_the_same_network(name: str, masks: str, constants: str) -> None:
-    example = torch.zeros(1, 3, 32, 32)
+    example = torch.zeros(1, 3, *NETWORKS[name].size)
     masked = mask_outside(build(name), example, masks)
     one, other = (shrink(masked, example, constants=constants, method=method).model for method in METHODS)
     assert widths(one) == widths(other)
+
+
+def test_the_gradient_sees_through_attention() -> None:
+    example = torch.rand(1, 3, *NETWORKS["vit_tiny_patch16_224"].size, dtype=torch.float64)
+    masked = mask_outside(build("vit_tiny_patch16_224"), example.float(), "A50").double()
+    one, other = (shrink(masked, example, constants="drop", method=method) for method in METHODS)
+    # values that are zero in every token leave the analysis nothing to go by: it takes attention whole
+    assert other.report.params_after < one.report.params_after
+    assert largest_difference(one.model, other.model, (example,))[0] < 1e-10
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
