@@ -87,11 +87,12 @@ def check_parity(
 
 def _run_model(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[npt.NDArray[Any]]:
     import torch
+    from torch.utils import _pytree
 
     with in_evaluation_mode(model), torch.no_grad():
         result = model(*inputs)
-    outputs = result if isinstance(result, list | tuple) else [result]
-    return [one.detach().cpu().numpy() for one in outputs]
+    # the exporter takes outputs out of dicts and tuples in this order, too
+    return [one.detach().cpu().numpy() for one in _pytree.tree_leaves(result)]
 
 
 def _run_onnx(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:

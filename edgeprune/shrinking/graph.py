@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from edgeprune.errors import ModelError, TraceError
+from edgeprune.errors import ModelError
 from edgeprune.shrinking.exported import trace_exported
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms, settle_parameters, wanted_axes
 from edgeprune.shrinking.operators import operator_for
 from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
-from edgeprune.shrinking.shapes import shapes_of
+from edgeprune.shrinking.shapes import shapes_of, unfit
 from edgeprune.shrinking.tracing import Traced, has_parameters, symbolic_trace
 
 if TYPE_CHECKING:
@@ -124,21 +124,19 @@ def _follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[Traced, 
     try:
         root = symbolic_trace(model)
         return root, shapes_of(root, example_inputs)
-    except ModelError as error:
+    except ModelError:
         # torch.fx may also have followed a way that tensors do not go: isinstance(x, Tensor) is false for its own
-        if not isinstance(error, TraceError) and not _runs(model, example_inputs):
-            raise
+        _require_fit(model, example_inputs)
     root = trace_exported(model, example_inputs)
     return root, shapes_of(root, example_inputs)
 
 
-def _runs(model: nn.Module, example_inputs: tuple[Any, ...]) -> bool:
+def _require_fit(model: nn.Module, example_inputs: tuple[Any, ...]) -> None:
     try:
         with torch.no_grad():
             model(*copy.deepcopy(example_inputs))
-    except Exception:
-        return False
-    return True
+    except Exception as error:
+        raise unfit(example_inputs, error) from error
 
 
 def _site(

@@ -112,6 +112,8 @@ def shrink(
     notes = list(hold_sizes(network.root, shrunk, inputs))
     random = probe(network, inputs)
     difference = verify(masked, shrunk, random, inputs) if exact else measure(masked, shrunk, [inputs, random])
+    if model.training:
+        notes.append("the model was in training mode and is taken in evaluation mode")
     if not exact:
         notes.append(f"constants of removed filters were dropped: outputs differ by {difference:.1e} of the largest")
     if align is not None:
