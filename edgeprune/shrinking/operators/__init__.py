@@ -12,16 +12,19 @@ from edgeprune.shrinking.forms import Forms
 from edgeprune.shrinking.operators.addition import Add
 from edgeprune.shrinking.operators.base import Boundary, Opaque, Operator
 from edgeprune.shrinking.operators.elementwise import Elementwise
+from edgeprune.shrinking.operators.group_norm import GroupNorm
 from edgeprune.shrinking.operators.grouped import Grouped
 from edgeprune.shrinking.operators.joining import Join
 from edgeprune.shrinking.operators.layer_norm import LayerNorm
 from edgeprune.shrinking.operators.mixing import Mixing
 from edgeprune.shrinking.operators.normalisation import BatchNorm
+from edgeprune.shrinking.operators.padding import Pad
 from edgeprune.shrinking.operators.parameters import BareParameter
 from edgeprune.shrinking.operators.pointwise import Pointwise, Spatial
+from edgeprune.shrinking.operators.prelu import PReLU
 from edgeprune.shrinking.operators.questions import ShapeAnswer, ShapeQuestion
 from edgeprune.shrinking.operators.rearranging import Rearrange
-from edgeprune.shrinking.operators.shaping import Concat, Crop, Flatten, Pad
+from edgeprune.shrinking.operators.shaping import Concat, Crop, Flatten
 from edgeprune.shrinking.operators.shuffling import Part, PixelShuffle, PixelUnshuffle, Shuffle
 from edgeprune.shrinking.operators.slicing import Slice, Split
 
@@ -31,7 +34,9 @@ OPERATORS: tuple[Operator, ...] = (
     Mixing(),
     Grouped(),
     BatchNorm(),
+    GroupNorm(),
     LayerNorm(),
+    PReLU(),
     Pointwise(),
     Spatial(),
     Add(),

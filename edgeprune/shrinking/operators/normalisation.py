@@ -1,4 +1,4 @@
-"""Batch normalisation in eval mode: a scale and a shift a channel.
+"""Batch and instance normalisation in eval mode: a scale and a shift a channel.
 
 A channel whose scale is zero turns into its beta whatever comes in; a constant stays a constant. So a filter that was
 zeroed in front of a batch normalisation leaves a constant behind, and the analysis follows it.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
+from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector, varies
 from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
@@ -24,23 +24,31 @@ if TYPE_CHECKING:
     from edgeprune.shrinking.plan import Plan
     from edgeprune.shrinking.rewrite import Surgery
 
-Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, *_INSTANCE)
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
 
 class BatchNorm(ChannelWise):
-    """nn.BatchNorm1d, 2d and 3d with running statistics; without them it depends on the batch and is left alone."""
+    """nn.BatchNorm1d, 2d and 3d with running statistics, nn.InstanceNorm1d, 2d and 3d with or without.
+
+    A batch normalisation without them depends on the batch and is left alone.
+    """
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
-        if type(module) not in _NORMS or not is_plain(module) or getattr(module, "running_mean", None) is None:
-            return None
         operand = sole_tensor(node, forms)
         form = None if operand is None else forms[operand]
-        return (operand,) if operand is not None and form is not None and form.axis == CHANNEL_AXIS else None
+        if operand is None or form is None or form.axis != CHANNEL_AXIS or not is_plain(module):
+            return None
+        if type(module) in _INSTANCE:
+            return (operand,) if form.rank == _INSTANCE.index(type(module)) + 3 else None
+        return (operand,) if type(module) in _NORMS and getattr(module, "running_mean", None) is not None else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         norm = _norm(site)
         gamma, beta, mean, variance = _numbers(norm)
+        if norm.running_mean is None:
+            return np.where(varies(operands[0]) & (gamma != 0.0), np.nan, beta)
         scale = gamma / np.sqrt(variance + norm.eps)
         shifted = (operands[0] - mean) * scale + beta
         return np.where(gamma == 0.0, beta, shifted)
@@ -68,7 +76,7 @@ class BatchNorm(ChannelWise):
         tables: tuple[dict[str, Any], ...] = (shrunk._parameters, shrunk._buffers)
         for table in tables:
             for name, tensor in table.items():
-                table[name] = None if tensor is None else _pick(tensor, places)
+                table[name] = None if tensor is None else pick_channels(tensor, places)
         if shift.any():
             shrunk.bias.data.add_(torch.from_numpy(shift).to(shrunk.bias))
         return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
@@ -76,11 +84,11 @@ class BatchNorm(ChannelWise):
 
 def _norm(site: Site) -> Norm:
     if not isinstance(site.module, _NORMS):
-        raise TypeError(f"{site.name} is no batch normalisation")
+        raise TypeError(f"{site.name} is no batch or instance normalisation")
     return site.module
 
 
-def _pick(tensor: Tensor, places: Tensor) -> Tensor:
+def pick_channels(tensor: Tensor, places: Tensor) -> Tensor:
     """Some channels of a parameter or buffer; a number that counts batches is copied."""
     picked = tensor.detach()[places] if tensor.dim() else tensor.detach().clone()
     return nn.Parameter(picked, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else picked

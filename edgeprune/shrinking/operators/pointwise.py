@@ -34,14 +34,15 @@ MODULES: frozenset[type[nn.Module]] = frozenset({
 FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({
     F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid,
     F.hardtanh, F.hardshrink, F.softshrink, F.tanhshrink, F.sigmoid, F.tanh, F.softplus, F.softsign, F.logsigmoid,
-    F.threshold, torch.relu, torch.sigmoid, torch.tanh, torch.clamp, torch.abs, torch.neg, torch.exp, torch.square,
-    operator.neg, operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul,
-    torch.div,
+    F.threshold, torch.relu, torch.sigmoid, torch.tanh, torch.clamp, torch.clip, torch.clamp_min, torch.clamp_max,
+    torch.abs, torch.neg, torch.exp, torch.square, torch.sqrt, torch.rsqrt, torch.pow, torch.log, torch.sin, torch.cos,
+    torch.sign, operator.neg, operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, torch.add,
+    torch.sub, torch.mul, torch.div,
 })  # fmt: skip
 
 METHODS: frozenset[str] = frozenset({
-    "relu", "sigmoid", "tanh", "clamp", "abs", "neg", "exp", "square", "contiguous", "clone", "detach", "add", "sub",
-    "mul", "div",
+    "relu", "sigmoid", "tanh", "clamp", "clip", "clamp_min", "clamp_max", "abs", "neg", "exp", "square", "sqrt",
+    "rsqrt", "pow", "log", "sin", "cos", "sign", "contiguous", "clone", "detach", "add", "sub", "mul", "div",
 })  # fmt: skip
 
 _DROPOUTS = frozenset({F.dropout, F.dropout1d, F.dropout2d, F.dropout3d})
@@ -78,7 +79,8 @@ class Pointwise(ChannelWise):
                 args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda _: numbers)
                 target: Any = getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
                 result = target(*args, **kwargs)
-        return np.where(varies(given), np.nan, result.double().flatten().numpy())
+        numbers_out = result.double().flatten().numpy()
+        return np.where(varies(given) | ~np.isfinite(numbers_out), np.nan, numbers_out)
 
 
 def _is_dropout(node: fx.Node) -> bool:
@@ -89,7 +91,7 @@ def _is_dropout(node: fx.Node) -> bool:
 
 
 class Spatial(ChannelWise):
-    """Pooling, resizing and the mean over space: each channel alone, a constant stays what it is.
+    """Pooling, resizing, and the mean, sum and extremes over space: each channel alone, a constant stays what it is.
 
     An average over a padded border mixes zeros in, so there a nonzero constant varies.
     """
@@ -99,7 +101,7 @@ class Spatial(ChannelWise):
         form = None if operand is None else forms[operand]
         if operand is None or form is None or form.rank < 3:
             return None
-        if node.target in ("mean", torch.mean):
+        if node.target in _REDUCTIONS:
             return (operand,) if _averages_space(node, form) else None
         called = type(module) if node.op == "call_module" else node.target
         pools = node.op != "call_method" and form.axis == CHANNEL_AXIS and _is_pool(called, form.rank)
@@ -109,7 +111,7 @@ class Spatial(ChannelWise):
 
     def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
         given = operands[0]
-        if node.target not in ("mean", torch.mean) or argument(node, 2, "keepdim", False):
+        if node.target not in _REDUCTIONS or argument(node, 2, "keepdim", False):
             return given.axis
         return given.axis - sum(axis < given.axis for axis in _averaged_axes(node, given.rank))
 
@@ -125,8 +127,10 @@ class Spatial(ChannelWise):
 _MAXIMA: frozenset[Any] = frozenset({
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
     F.max_pool1d, torch.max_pool1d, F.max_pool2d, torch.max_pool2d, F.max_pool3d, torch.max_pool3d,
-    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
+    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, "amax", torch.amax, "amin", torch.amin,
 })  # fmt: skip
+_SUMS: frozenset[Any] = frozenset({"sum", torch.sum})
+_REDUCTIONS: frozenset[Any] = _SUMS | {"mean", torch.mean, "amax", torch.amax, "amin", torch.amin}
 _AVERAGES: frozenset[Callable[..., Any]] = frozenset({F.avg_pool1d, F.avg_pool2d, F.avg_pool3d})
 _POOLS: dict[int, frozenset[Callable[..., Any]]] = {
     3: frozenset({
@@ -164,6 +168,8 @@ def _averaged_axes(node: fx.Node, rank: int) -> tuple[int, ...]:
 
 def _keeps_constants(site: Site) -> bool:
     node, module = site.node, site.module
+    if node.target in _SUMS:
+        return False
     if module is not None:
         padding, counted = getattr(module, "padding", 0), getattr(module, "count_include_pad", False)
         divisor = getattr(module, "divisor_override", None)

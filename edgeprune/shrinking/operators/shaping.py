@@ -1,4 +1,4 @@
-"""Operators that move numbers without changing them: flatten, crop, pad and concatenation of channels."""
+"""Operators that move numbers without changing them: flatten, crop and concatenation of channels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.nn import functional as F
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms
 from edgeprune.shrinking.operators.base import ChannelWise, Operator, argument, has_channels, sole_tensor
-from edgeprune.shrinking.patterns import NONE, Multiples
+from edgeprune.shrinking.patterns import Multiples
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -102,72 +101,6 @@ class Crop(ChannelWise):
         return patterns.after(site.node, operands[0])
 
 
-class Pad(Operator):
-    """F.pad of space and of channels; channels that are padded on are constants of the padding's value."""
-
-    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
-        if node.op != "call_function" or node.target not in (F.pad, torch.nn.functional.pad):
-            return None
-        operand = sole_tensor(node, forms)
-        form = None if operand is None else forms[operand]
-        sides = argument(node, 1, "pad", None)
-        if operand is None or form is None or form.axis != CHANNEL_AXIS:
-            return None
-        if not isinstance(sides, list | tuple) or not all(isinstance(side, int) for side in sides):
-            return None
-        full = _all_sides(node, form.rank)
-        batch_alone = full[-2:] == [0, 0]
-        no_crop = min(full[-4:-2]) >= 0
-        constant = argument(node, 2, "mode", "constant") == "constant"
-        return (operand,) if batch_alone and no_crop and constant else None
-
-    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
-        given = operands[0]
-        value = _pad_value(site.node)
-        if any(_all_sides(site.node, self._rank(site))[:-4]):
-            given = np.where(given == value, given, np.nan)
-        low, high = self._channels(site)
-        return np.concatenate([np.full(low, value), given, np.full(high, value)])
-
-    def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
-        if _pad_value(site.node) != 0.0:
-            return None
-        inside = patterns.after(site.node, operands[0])
-        low, high = self._channels(site)
-        return Multiples(
-            np.pad(inside.pattern, (low, high), constant_values=NONE), np.pad(inside.coefficient, (low, high))
-        )
-
-    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        low, _ = self._channels(site)
-        inside = slice(low, low + len(operands[0]))
-        # a constant that turns into a varying channel at the border has to be there to be padded
-        return [Demand.of(decision.exact[inside], physical=decision.keep[inside], present=True)]
-
-    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        low, high = self._channels(site)
-        kept = np.flatnonzero(plan.decisions[site.node].keep)
-        return np.concatenate([kept[kept < low], operands[0] + low, kept[kept >= site.channels - high]])
-
-    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
-        low, high = self._channels(site)
-        layout = surgery.plan.layouts[site.node]
-        sides = _all_sides(site.node, self._rank(site))[:-2]
-        sides[-2:] = [int((layout < low).sum()), int((layout >= site.channels - high).sum())]
-        operand = surgery.value(site.operands[0])
-        if not any(sides):
-            return operand
-        return surgery.call_function(site, F.pad, operand, tuple(sides), "constant", _pad_value(site.node))
-
-    @staticmethod
-    def _rank(site: Site) -> int:
-        return site.operand_forms[0].rank
-
-    def _channels(self, site: Site) -> tuple[int, int]:
-        low, high = _all_sides(site.node, self._rank(site))[-4:-2]
-        return low, high
-
-
 class Concat(Operator):
     """torch.cat along the channels."""
 
@@ -227,14 +160,3 @@ def _places(given: Any, rank: int) -> list[slice | int | None] | None:
 
 def _ends(place: slice) -> tuple[Any, Any, Any]:
     return place.start, place.stop, place.step
-
-
-def _all_sides(node: fx.Node, rank: int) -> list[int]:
-    """Padding of every axis, last axis first, two sides each; the channels' stand at -4 and -3, the batch's last."""
-    sides: list[int] = list(argument(node, 1, "pad", ()))
-    return sides + [0] * (2 * rank - len(sides))
-
-
-def _pad_value(node: fx.Node) -> float:
-    value = argument(node, 3, "value", None)
-    return 0.0 if value is None else float(value)

@@ -242,6 +242,12 @@ class RandomNetwork(nn.Module):
         if self.widths[-1] % 2 == 0:
             self._add(draw.choice(["shuffle", "written shuffle", "swap"]))
 
+    def _draw_norm(self, draw: random.Random) -> None:
+        width = self.widths[-1]
+        groups = draw.choice([number for number in range(1, width + 1) if width % number == 0])
+        norms = [nn.GroupNorm(groups, width), nn.InstanceNorm2d(width, affine=True), nn.InstanceNorm2d(width)]
+        self._layer(draw.choice([*norms, nn.PReLU(), nn.PReLU(width)]))
+
     def _draw_parameter(self, draw: random.Random) -> None:
         self.layers.append(Scale(self.widths[-1], draw.choice(["scale", "shift", "both"])))
         self._add("layer", len(self.layers) - 1)
@@ -308,7 +314,7 @@ class RandomNetwork(nn.Module):
 
 _KINDS = (
     "conv conv conv conv conv bn act pool depthwise grouped transposed pad border twice add add residual residual cat "
-    "gate gate product part part shuffle parameter opaque"
+    "gate gate product part part shuffle parameter norm opaque"
 ).split()
 
 
@@ -339,6 +345,11 @@ def mask_randomly(model: nn.Module, seed: int) -> nn.Module:
                 weight.zero_()
             if module.bias is not None:
                 module.bias.copy_(numbers(len(module.bias)))
+        elif isinstance(module, nn.GroupNorm | nn.InstanceNorm2d) and module.affine:
+            module.weight[some(len(module.weight), ratio * draw.choice([0.0, 1.0]))] = 0.0
+            module.bias.copy_(numbers(len(module.bias)))
+        elif isinstance(module, nn.PReLU):
+            module.weight.copy_(numbers(module.num_parameters))
         elif isinstance(module, Scale):
             for parameter in (module.scale, module.shift):
                 parameter.copy_(numbers(parameter.numel()).view_as(parameter))

@@ -334,3 +334,56 @@ def test_pixel_shuffle_moves_whole_blocks(shuffle: str) -> None:
 def test_pixel_unshuffle(unshuffle: str) -> None:
     net = masked(Net(f"last({unshuffle})", a=conv(3, 4), last=conv(16, 2), down=nn.PixelUnshuffle(2)), {"a": [1]})
     check(net, {"a": (3, 3), "last": (12, 2)}, sizes=(8, 12))
+
+
+CHANNEL_WISE: dict[str, nn.Module] = {
+    "instance": nn.InstanceNorm2d(8), "affine instance": nn.InstanceNorm2d(8, affine=True), "slope": nn.PReLU(),
+    "running instance": nn.InstanceNorm2d(8, affine=True, track_running_stats=True), "slopes": nn.PReLU(8),
+    "zero pad": nn.ZeroPad2d((1, 0, 2, 1)), "constant pad": nn.ConstantPad2d(1, 0.3), "reflect": nn.ReflectionPad2d(2),
+    "replicate": nn.ReplicationPad2d((1, 2, 0, 1)), "circular": nn.CircularPad2d(1), "up": nn.Upsample(scale_factor=2),
+}  # fmt: skip
+IN_PLACE = ["F.pad(y, (1, 1, 2, 2), mode='reflect')", "F.pad(y, (1, 1, 0, 1), 'replicate')", "y.clip(-0.2, 0.2)",
+            "y.abs().sqrt()", "y ** 2", "y.amax((2, 3), keepdim=True)", "torch.amax(y, 3, keepdim=True)",
+            "y.sum((2, 3), keepdim=True)", "F.relu6(y)", "F.hardtanh(y, -0.1, 0.1)", "torch.clamp_min(y, -0.1)",
+            "F.adaptive_max_pool2d(y, 1)", "y.add_(0.5).mul_(2)"]  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", [*CHANNEL_WISE, *IN_PLACE])
+@pytest.mark.parametrize("biases", [False, True])
+def test_operators_that_treat_each_channel_alone(operator: str, biases: bool) -> None:
+    expression = "op(a(x))" if operator in CHANNEL_WISE else f"(lambda y: {operator})(a(x))"
+    net = Net(f"last({expression})", a=conv(3, 8, 3), op=CHANNEL_WISE.get(operator, nn.Identity()), last=conv(8, 2))
+    net = masked(net, {"a": [0, 4, 5]}, biases=biases)
+    # constants become a pattern there, for which one channel stands, or a number that depends on the image
+    spread = biases and operator in ("zero pad", IN_PLACE[7])
+    width = 8 if operator == "constant pad" else 6 if spread else 5
+    check(net, {"a": (3, width), "last": (width, 2)})
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_group_normalisation_keeps_whole_groups(affine: bool) -> None:
+    net = Net("last(norm(a(x)))", a=conv(3, 8, 3), norm=nn.GroupNorm(4, 8, affine=affine), last=conv(8, 2))
+    net = masked(net, {"a": [0, 4, 5]})
+    with torch.no_grad():
+        net.last.weight[:, 2:4] = 0.0
+    # 4 and 5 are a group of constants, nothing reads that of 2 and 3, and 0 counts in the mean of 0 and 1
+    shrunk = check(net, {"a": (3, 4), "last": (4, 2)}).model
+    assert shrunk.get_submodule("norm").num_groups == 2
+
+
+def test_a_dead_scale_of_a_group_normalisation() -> None:
+    net = Net("last(norm(a(x)))", a=conv(3, 8, 3), norm=nn.GroupNorm(4, 8), last=conv(8, 2))
+    net = masked(net, {})
+    with torch.no_grad():
+        net.norm.weight[[0, 1, 4]] = 0.0
+    check(net, {"a": (3, 6)})
+
+
+SHARED: list[nn.Module] = [nn.PReLU(8), nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True)]
+
+
+@pytest.mark.parametrize("case", range(len(SHARED)))
+def test_layers_called_twice(case: int) -> None:
+    net = Net("last(torch.cat([op(a(x)), op(b(x))], 1))", a=conv(3, 8, 3), b=conv(3, 8), op=SHARED[case],
+              last=conv(16, 2, 3))  # fmt: skip
+    check(masked(net, {"a": [0, 1, 2], "b": [0, 1, 4]}), {})

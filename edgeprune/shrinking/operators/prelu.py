@@ -1,0 +1,66 @@
+"""The rectifier with a trained slope, one for all channels or one each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
+from edgeprune.shrinking.copying import bare_twin
+from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
+from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
+from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
+from edgeprune.shrinking.operators.normalisation import pick_channels
+
+if TYPE_CHECKING:
+    from edgeprune.shrinking.graph import Site
+    from edgeprune.shrinking.plan import Plan
+    from edgeprune.shrinking.rewrite import Surgery
+
+
+class PReLU(ChannelWise):
+    """nn.PReLU."""
+
+    def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
+        operand = sole_tensor(node, forms)
+        form = None if operand is None else forms[operand]
+        if not isinstance(module, nn.PReLU) or not is_plain(module) or operand is None or form is None:
+            return None
+        return (operand,) if form.axis == CHANNEL_AXIS or module.num_parameters == 1 else None
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        module = _rectifier(site)
+        slope = numbers_of(module.weight, module.num_parameters, 0.0)
+        return np.where(operands[0] < 0.0, operands[0] * slope, operands[0])
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        value = decision.keep if self._agrees(site) else decision.exact
+        return [Demand.of(value, physical=decision.keep, present=True)]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        return np.flatnonzero(plan.decisions[site.node].keep) if self._agrees(site) else operands[0]
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
+        module, layout = _rectifier(site), surgery.plan.layouts[site.node]
+        if module.num_parameters == 1:
+            return surgery.copy(site)
+        shrunk = bare_twin(module)
+        shrunk.num_parameters = len(layout)
+        places = torch.from_numpy(layout).to(surgery.device)
+        shrunk.weight = pick_channels(module.weight, places)  # type: ignore[assignment]
+        return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
+
+    @staticmethod
+    def _agrees(site: Site) -> bool:
+        """Whether several calls share slopes, so that they must keep the same channels."""
+        return site.shared and _rectifier(site).num_parameters > 1
+
+
+def _rectifier(site: Site) -> nn.PReLU:
+    if not isinstance(site.module, nn.PReLU):
+        raise TypeError(f"{site.name} is no PReLU")
+    return site.module
