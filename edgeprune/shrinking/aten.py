@@ -134,6 +134,8 @@ def raised(node: fx.Node) -> Call:
         return "call_function", function, _without_empty(args), kwargs
     if name in ("view.default", "reshape.default") and _keeps_the_batch_alone(node):
         return "call_function", torch.flatten, (args[0], 1), {}
+    if name == "clone.default" and kwargs.get("memory_format") is torch.contiguous_format:
+        return "call_method", "contiguous", args, {}
     if name in _METHODS:
         method = _METHODS[name]
         if method in _SPREAD and len(args) == 2 and isinstance(args[1], list | tuple) and not kwargs:

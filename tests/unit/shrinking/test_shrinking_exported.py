@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import outside_networks
 import pytest
 import torch
 from masked_networks import RandomNetwork, SmallResNet, lenet, mask, mask_randomly
@@ -200,6 +201,17 @@ def test_both_ways_of_tracing_give_the_same_widths(name: str, monkeypatch: pytes
     shapes = {key: value.shape for key, value in by_export.model.state_dict().items()}
     assert shapes == {key: value.shape for key, value in by_fx.model.state_dict().items()}
     assert by_export.report.layers == by_fx.report.layers
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x1_0", "mobilenet_v3_small", "googlenet"])
+def test_networks_from_outside_shrink_as_far_when_exported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    masked, images = mask(outside_networks.build(name), 0.5, seed=0, beta=True), torch.randn(1, 3, 64, 64)
+    by_fx = shrink(masked, images)
+    exported_instead(monkeypatch)
+    by_export = shrink(masked, images)
+    shapes = {key: value.shape for key, value in by_export.model.named_parameters()}
+    assert shapes == {key: value.shape for key, value in by_fx.model.named_parameters()}
+    assert by_export.report.unknown == by_fx.report.unknown
 
 
 @pytest.mark.parametrize("seed", range(6))
