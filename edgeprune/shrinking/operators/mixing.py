@@ -84,7 +84,7 @@ class Mixing(Operator):
             for pattern, carrier in source.carriers.items():
                 used[carrier] |= bool((merged & self._merges(site, plan, pattern)).any())
         held = plan.held.get(operand)
-        if held is not None and (used | held)[have].all():
+        if held is not None and not site.shared and (used | held)[have].all():
             return have
         needed = np.sort(have[used[have]]) if site.shared else have[used[have]]
         return needed if len(needed) else have[:1]
