@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from connectivity_oracle import minimum, with_constants_alive
+from connectivity_oracle import with_constants_alive
 from masked_networks import SmallResNet, lenet, mask
 from outside_masks import mask as mask_outside
 from outside_networks import NETWORKS, build
@@ -12,6 +12,7 @@ from torch import nn
 
 from edgeprune.counting import count
 from edgeprune.shrinking import shrink
+from edgeprune.shrinking.minimum import minimum
 
 # the rest hold groups or gates, or are variants of these
 OUTSIDE = (

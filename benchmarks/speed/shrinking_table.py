@@ -1,0 +1,330 @@
+"""Shrinking by figures: is it exact, how near the minimum, how fast, and what does the shrunk network gain?
+
+    python benchmarks/speed/shrinking_table.py [--networks resnet18 ...] [--ratios 0.3 0.5] [--out results/published]
+
+Each network gets random weights and statistics and independent random filter masks for each convolution; in case A the
+biases and normalisations of zero filters make zeros, in case B they keep theirs. For one network and ratio, the masked
+network, both shrunk ones and what torch-pruning makes of the dense network are compiled for ONNX Runtime and TVM, held
+by one worker process each, and timed in rounds of random order on the same cores. Speed-ups are geometric means over
+rounds. Latencies of A's and B's masked networks are the same work, so one is timed. torch-pruning chooses its own
+groups of filters, since it can not take independent masks. Start with `measure`.
+
+Rows are added to shrinking.csv as they are measured; the same command again goes on where it stopped. Needs
+torch-pruning, torchvision and timm, as shrinking_speed.py does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import csv
+import platform
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import median
+
+import torch
+from shrinking_speed import NETWORKS, Network, Seconds, lacking, prune_by_torch_pruning, rounds
+from torch import Tensor, nn
+from tvm_vs_onnxruntime import Contender, cores, ratio
+
+import edgeprune as ep
+from edgeprune.compiling import compile_onnx
+from edgeprune.shrinking.minimum import minimum
+from edgeprune.transport import Transport, Worker, connect
+
+RUNTIMES = ("onnxruntime", "tvm")
+CASES = ("A", "B")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One shrunk network beside its masked one. Latencies in ms, medians over rounds.
+
+    `case` is A, B or "torch-pruning". `error_*` is max |masked - shrunk| / max(1, max |masked|) over batches of 1 and 2
+    and two image sizes, empty for torch-pruning, which makes another network. `minimal_*` is over the two-way
+    connectivity minimum with `additions="gather"`, `params` and `macs` are of `additions="auto"`, which is timed.
+    """
+
+    network: str
+    ratio: float
+    case: str
+    error_float32: float | None
+    error_float64: float | None
+    params: int
+    macs: int
+    minimal_params: float | None
+    minimal_macs: float | None
+    cpu_s: float
+    onnxruntime_masked_ms: float
+    onnxruntime_ms: float
+    onnxruntime_speedup: float
+    tvm_masked_ms: float
+    tvm_ms: float
+    tvm_speedup: float
+
+
+@torch.no_grad()
+def randomised(network: Network, seed: int = 0) -> nn.Module:
+    """The network in eval mode with random weights, biases and statistics, as after training."""
+    torch.manual_seed(seed)
+    model, generator = network.build(), torch.Generator().manual_seed(seed)
+
+    def uniform(tensor: Tensor, low: float, high: float) -> None:
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            uniform(module.weight, 0.5, 1.5)
+            uniform(module.bias, -0.3, 0.3)
+            uniform(module.running_mean, -0.3, 0.3)
+            uniform(module.running_var, 0.5, 1.5)
+        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+            uniform(module.bias, -0.3, 0.3)
+    return model
+
+
+@torch.no_grad()
+def masked(dense: nn.Module, ratio: float, case: str, image: Tensor, seed: int = 0) -> nn.Module:
+    """A copy with each filter of each convolution zeroed by a coin; in case A zero filters answer zero."""
+    model, generator = copy.deepcopy(dense), torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            dead = torch.rand(module.out_channels, generator=generator) < ratio
+            module.weight[dead] = 0.0
+            if case == "A" and module.bias is not None:
+                module.bias[dead] = 0.0
+    return silenced(model, image) if case == "A" else model
+
+
+def silenced(model: nn.Module, image: Tensor) -> nn.Module:
+    """The normalisations of channels that hold nothing but zeros answer zero, in place."""
+
+    def settle(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+        dead = (inputs[0] == 0).transpose(0, 1).flatten(1).all(1)
+        norm.bias[dead] = 0.0
+        if norm.running_mean is not None:
+            norm.running_mean[dead] = 0.0
+
+    # an activation makes zeros of living channels too, so they are passed by
+    activations = [m for m in model.modules() if isinstance(m, nn.ReLU | nn.ReLU6)]
+    handles = [m.register_forward_pre_hook(settle) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    handles += [m.register_forward_hook(lambda _module, inputs, _output: inputs[0].clone()) for m in activations]
+    in_place = [m.inplace for m in activations]
+    for module in activations:
+        module.inplace = False
+    model(torch.rand_like(image[:, :, :64, :64]))
+    for handle in handles:
+        handle.remove()
+    for module, setting in zip(activations, in_place, strict=True):
+        module.inplace = setting
+    return model
+
+
+def error(model: nn.Module, shrunk: nn.Module, image: Tensor) -> float:
+    """The largest difference by max(1, largest output): batches of 1 and 2, two sizes."""
+    generator, worst = torch.Generator().manual_seed(1), 0.0
+    with torch.no_grad():
+        for batch, size in ((1, image.shape[-1]), (2, 64)):
+            x = torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64).to(image)
+            expected, actual = model(x), shrunk(x)
+            worst = max(worst, float((expected - actual).abs().max() / max(1.0, float(expected.abs().max()))))
+    return worst
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a shrunk network before it is timed, by the names of `Row`."""
+
+    model: nn.Module
+    error_float32: float | None
+    error_float64: float | None
+    params: int
+    macs: int
+    minimal_params: float | None
+    minimal_macs: float | None
+    cpu_s: float
+
+
+def facts(dense: nn.Module, network: Network, part: float, case: str, image: Tensor, repeats: int) -> Facts:
+    """Shrink one masked network, or let torch-pruning prune the dense one."""
+    if case not in CASES:
+        model = prune_by_torch_pruning(copy.deepcopy(dense), image, part)
+        counts = ep.count(model, image)
+        taken = rounds([lambda: _theirs(dense, image, part)], repeats)
+        return Facts(model, None, None, counts.params, counts.macs, None, None, _cpu(taken))
+    zeroed = masked(dense, part, case, image)
+    shrunk, double = ep.shrink(zeroed, image).model, copy.deepcopy(zeroed).double()
+    least, smallest = minimum(zeroed, image), ep.count(ep.shrink(zeroed, image, additions="gather").model, image)
+    counts = ep.count(shrunk, image)
+    return Facts(
+        model=shrunk,
+        error_float32=error(zeroed, shrunk, image),
+        error_float64=error(double, ep.shrink(double, image.double()).model, image.double()),
+        params=counts.params,
+        macs=counts.macs,
+        minimal_params=smallest.params / least.params,
+        minimal_macs=smallest.macs / least.macs,
+        cpu_s=_cpu(rounds([lambda: lambda: ep.shrink(zeroed, image)], repeats)),
+    )
+
+
+def _theirs(dense: nn.Module, image: Tensor, part: float) -> Callable[[], object]:
+    victim = copy.deepcopy(dense)
+    return lambda: prune_by_torch_pruning(victim, image, part)
+
+
+def _cpu(taken: Iterator[list[Seconds]]) -> float:
+    return median(one[0][0] for one in taken)
+
+
+def measure(
+    network: Network, part: float, transport: Transport, folder: Path, *, threads: int, turns: int, repeats: int
+) -> list[Row]:
+    """Shrink, compile and time one network at one pruning ratio: three rows.
+
+    Raises:
+        ParityError: A compiled network's output differs from its own network's.
+    """
+    dense, image = randomised(network), torch.randn(1, 3, network.size, network.size)
+    found = {case: facts(dense, network, part, case, image, repeats) for case in (*CASES, "torch-pruning")}
+    models = {"masked": masked(dense, part, "A", image)} | {case: fact.model for case, fact in found.items()}
+    latency_ms = timed_in_turn(models, image, transport, folder, threads=threads, turns=turns)
+    rows = []
+    for case, fact in found.items():
+        given = {field.name: getattr(fact, field.name) for field in fields(Facts) if field.name != "model"}
+        for runtime in RUNTIMES:
+            before, after = latency_ms["masked", runtime], latency_ms[case, runtime]
+            given[f"{runtime}_masked_ms"], given[f"{runtime}_ms"] = median(before), median(after)
+            given[f"{runtime}_speedup"] = ratio(before, after)[0]
+        rows.append(Row(network.name, part, case, **given))
+    return rows
+
+
+def timed_in_turn(
+    models: dict[str, nn.Module], image: Tensor, transport: Transport, folder: Path, *, threads: int, turns: int
+) -> dict[tuple[str, str], list[float]]:
+    """Latencies in ms of each model in each runtime, one a round; every round has another order."""
+    image.numpy().tofile(folder / "image.bin")
+    pushed = (transport.push([folder / "image.bin"])[0], image.numpy())
+    with contextlib.ExitStack() as stack:
+        contenders = {}
+        for name, model in models.items():
+            with torch.no_grad():
+                wanted = model.eval()(image).numpy()
+            path = ep.export_onnx(model, image, folder / f"{name}.onnx")
+            for runtime in RUNTIMES:
+                artifact = compile_onnx(path, folder / f"{name}-{runtime}", runtime=runtime, threads=threads)
+                worker = stack.enter_context(Worker.start(transport, runtime, cores(transport, threads)))
+                file = transport.push([artifact.model])[0]
+                contenders[name, runtime] = Contender(worker, file, pushed, wanted, threads)
+        latency: dict[tuple[str, str], list[float]] = {key: [] for key in contenders}
+        order = random.Random(0)
+        for _ in range(turns):
+            for key in order.sample(list(contenders), len(contenders)):
+                latency[key].append(contenders[key].latency_ns() / 1e6)
+    return latency
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of an earlier run."""
+    if not path.is_file():
+        return []
+    kinds = {field.name: str(field.type) for field in fields(Row)}
+
+    def value(name: str, text: str) -> str | int | float | None:
+        if kinds[name] == "str":
+            return text
+        return None if not text else int(text) if kinds[name] == "int" else float(text)
+
+    with path.open(newline="") as file:
+        return [Row(**{name: value(name, text) for name, text in line.items()}) for line in csv.DictReader(file)]
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """One line a row, under the names of `Row`."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def page(rows: Sequence[Row], threads: int) -> str:
+    """The rows as Markdown: what was shrunk, and what it gained, beside torch-pruning."""
+    lines = [
+        "# Shrinking: exactness, size, time and gain",
+        "",
+        f"Made by `python benchmarks/speed/shrinking_table.py` on {platform.machine()}, {platform.system()}; torch "
+        f"{torch.__version__.partition('+')[0]}, {threads} thread{'s' * (threads > 1)}, float32, batch 1. Independent "
+        "random masks a convolution; A: zero filters answer zero, B: their biases and normalisations stay. Difference: "
+        "max |masked - shrunk| / max(1, max |masked|) in float32 and float64. Over the minimum: parameters and MACs "
+        'with `additions="gather"` by those that two-way connectivity leaves; B also needs a constant channel for each '
+        'tensor that is read across a zero border. All else is `additions="auto"`. CPU s: of `edgeprune.shrink`, its '
+        "check of the outputs included, and of torch-pruning, which checks none. torch-pruning prunes the same part of "
+        "each layer in groups of its own, so its networks are others.",
+        "",
+        "| network | ratio | case | difference | over the minimum: parameters, MACs | parameters | MACs | CPU s | "
+        "ONNX Runtime ms, masked → shrunk | TVM ms, masked → shrunk |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *map(_line, rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Row) -> str:
+    difference = "" if row.error_float32 is None else f"{row.error_float32:.0e}, {row.error_float64:.0e}"
+    over = "" if row.minimal_params is None else f"{row.minimal_params:.4f}, {row.minimal_macs:.4f}"
+    gains = (
+        f"{getattr(row, f'{name}_masked_ms'):.2f} → {getattr(row, f'{name}_ms'):.2f} "
+        f"({getattr(row, f'{name}_speedup'):.2f}x)"
+        for name in RUNTIMES
+    )
+    return (
+        f"| {row.network} | {row.ratio:.0%} | {row.case} | {difference} | {over} | {row.params / 1e6:.3f} M | "
+        f"{row.macs / 1e6:,.0f} M | {row.cpu_s:.3f} | {' | '.join(gains)} |"
+    )
+
+
+def main() -> int:
+    """Measure what the earlier run did not, and write the table."""
+    names = [network.name for network in NETWORKS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=names, default=names)
+    parser.add_argument("--ratios", nargs="+", type=float, default=[0.3, 0.5, 0.7])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3, help="timed shrinkings of each network")
+    parser.add_argument("--out", type=Path, default=Path("results/published"), help="folder of the .md and .csv")
+    options = parser.parse_args()
+    chosen = [network for network in NETWORKS if network.name in options.networks]
+    missing = lacking(chosen)
+    if missing:
+        parser.error(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    torch.set_num_threads(1)
+    transport = connect("local")
+    if not transport.acquire():
+        parser.error("another run is measuring on this machine: wait for its end")
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = read(options.out / "shrinking.csv")
+    with contextlib.closing(transport):
+        for network in chosen:
+            for part in options.ratios:
+                if any((row.network, row.ratio) == (network.name, part) for row in rows):
+                    continue
+                with tempfile.TemporaryDirectory() as folder:
+                    taken = {"threads": options.threads, "turns": options.rounds, "repeats": options.repeats}
+                    new = measure(network, part, transport, Path(folder), **taken)
+                rows += new
+                write(rows, options.out / "shrinking.csv")
+                print(*map(_line, new), sep="\n", flush=True)
+    (options.out / "shrinking.md").write_text(page(rows, options.threads))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
