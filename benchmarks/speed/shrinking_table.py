@@ -194,7 +194,8 @@ def measure(
     dense, image = randomised(network), torch.randn(1, 3, network.size, network.size)
     found = {case: facts(dense, network, part, case, image, repeats) for case in (*CASES, "torch-pruning")}
     models = {"masked": masked(dense, part, "A", image)} | {case: fact.model for case, fact in found.items()}
-    latency_ms = timed_in_turn(models, image, transport, folder, threads=threads, turns=turns)
+    pairs = [(name, runtime) for name in models for runtime in RUNTIMES]
+    latency_ms = timed_in_turn(models, pairs, image, transport, folder, threads=threads, turns=turns)
     rows = []
     for case, fact in found.items():
         given = {field.name: getattr(fact, field.name) for field in fields(Facts) if field.name != "model"}
@@ -207,9 +208,16 @@ def measure(
 
 
 def timed_in_turn(
-    models: dict[str, nn.Module], image: Tensor, transport: Transport, folder: Path, *, threads: int, turns: int
+    models: dict[str, nn.Module],
+    pairs: Sequence[tuple[str, str]],
+    image: Tensor,
+    transport: Transport,
+    folder: Path,
+    *,
+    threads: int,
+    turns: int,
 ) -> dict[tuple[str, str], list[float]]:
-    """Latencies in ms of each model in each runtime, one a round; every round has another order."""
+    """Latencies in ms of each pair of a model's name and a runtime, one a round; every round has another order."""
     image.numpy().tofile(folder / "image.bin")
     pushed = (transport.push([folder / "image.bin"])[0], image.numpy())
     with contextlib.ExitStack() as stack:
@@ -218,7 +226,7 @@ def timed_in_turn(
             with torch.no_grad():
                 wanted = model.eval()(image).numpy()
             path = ep.export_onnx(model, image, folder / f"{name}.onnx")
-            for runtime in RUNTIMES:
+            for runtime in [runtime for paired, runtime in pairs if paired == name]:
                 artifact = compile_onnx(path, folder / f"{name}-{runtime}", runtime=runtime, threads=threads)
                 worker = stack.enter_context(Worker.start(transport, runtime, cores(transport, threads)))
                 file = transport.push([artifact.model])[0]
