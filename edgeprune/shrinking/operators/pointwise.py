@@ -23,6 +23,7 @@ from edgeprune.shrinking.operators.kernels import is_plain
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
     from edgeprune.shrinking.patterns import Multiples, Patterns
+    from edgeprune.shrinking.rewrite import Surgery
 
 MODULES: frozenset[type[nn.Module]] = frozenset({
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
@@ -81,6 +82,10 @@ class Pointwise(ChannelWise):
                 result = target(*args, **kwargs)
         numbers_out = result.double().flatten().numpy()
         return np.where(varies(given) | ~np.isfinite(numbers_out), np.nan, numbers_out)
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
+        # told not to train, it never does again: it would only tie the network to torchvision's code
+        return surgery.value(site.operands[0]) if _is_dropout(site.node) else super().rebuild(site, surgery)
 
 
 def _is_dropout(node: fx.Node) -> bool:

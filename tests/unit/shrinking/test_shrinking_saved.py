@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
+import outside_networks
 import pytest
 import torch
 from masked_networks import RandomNetwork, SmallResNet, lenet, mask, mask_randomly
@@ -168,6 +169,15 @@ def test_the_description_is_written_for_people_too(tmp_path: Path) -> None:
     assert plan["modules"]["conv"]["class"] == "torch.nn.Conv2d"
     assert plan["modules"]["conv"]["options"]["kernel_size"] == {"tuple": [3, 3]}
     assert {row["layer"] for row in plan["report"]["layers"]} >= {"conv", "bn", "fc"}
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "vit_tiny_patch16_224"])
+def test_networks_from_outside_need_no_code(name: str, tmp_path: Path) -> None:
+    size = outside_networks.NETWORKS[name].size
+    masked, images = mask(outside_networks.build(name), 0.5, seed=0, beta=True), torch.randn(1, 3, *size)
+    model, path = saved(masked, images, tmp_path)
+    with torch.no_grad():
+        assert torch.equal(load_shrunk(path)(images), model(images))
 
 
 class OwnLeaf(nn.Module):
