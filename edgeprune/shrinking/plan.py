@@ -19,7 +19,7 @@ from edgeprune.shrinking.constants import Knowledge
 from edgeprune.shrinking.graph import Network
 from edgeprune.shrinking.liveness import find_live
 from edgeprune.shrinking.patterns import Multiples
-from edgeprune.shrinking.streams import few_zero_rows, meeting_orders, takes_any_order
+from edgeprune.shrinking.streams import few_zero_rows, meeting_orders, takes_any_order, wanted_orders
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
     layouts: dict[fx.Node, Layout] = {}
     network, decisions = analysis.network, analysis.decisions
     free = takes_any_order(network) if reorder else frozenset()
-    orders = meeting_orders(network, decisions, free)
+    orders = wanted_orders(network, decisions, analysis.constants) | meeting_orders(network, decisions, free)
     plan = Plan(network, analysis.constants, analysis.multiples, decisions, analysis.held, layouts, orders, free, {})
     shifts: dict[fx.Node, Vector] = {}
     for site in analysis.network.sites:

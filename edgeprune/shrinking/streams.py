@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import fx
 
-from edgeprune.shrinking.channels import Decision, Layout
+from edgeprune.shrinking.channels import Decision, Layout, Vector
 from edgeprune.shrinking.graph import Network, Site
 from edgeprune.shrinking.size import pixels, size, weights_of_row
 
@@ -60,6 +60,26 @@ def meeting_orders(
         both = np.flatnonzero(one & other)
         orders[layers[0].node] = np.concatenate([np.flatnonzero(one & ~other), both])
         orders[layers[1].node] = np.concatenate([both, np.flatnonzero(other & ~one)])
+    return orders
+
+
+def wanted_orders(
+    network: Network, decisions: Mapping[fx.Node, Decision], known: Mapping[fx.Node, Vector]
+) -> dict[fx.Node, Layout]:
+    """For layers with one reader that wants their rows in an order of its own: that order."""
+    orders: dict[fx.Node, Layout] = {}
+    for site in network.sites:
+        if len(site.operands) != 1 or not decisions[site.node].live:
+            continue
+        operand = site.operands[0]
+        wanted = site.operator.order_wanted(site, decisions[site.node], known[site.node], known[operand])
+        layer = source_layer(network, operand) if wanted is not None else None
+        if (
+            wanted is not None
+            and layer is not None
+            and np.array_equal(np.flatnonzero(decisions[layer.node].keep), np.sort(wanted))
+        ):
+            orders[layer.node] = wanted
     return orders
 
 

@@ -76,6 +76,10 @@ class Operator(ABC):
         """Channels of its first operand that the shrunk node reads."""
         return plan.layouts[site.operands[0]]
 
+    def order_wanted(self, site: Site, decision: Decision, output: Vector, given: Vector) -> Layout | None:
+        """All channels of its operand that it reads, as it would best find them; None if it does not mind."""
+        return None
+
     def reads_any_order(self, site: Site) -> bool:
         """Whether it takes its operands' channels in any order, and its output's order does not depend on theirs."""
         return False

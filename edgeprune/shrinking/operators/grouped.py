@@ -1,24 +1,26 @@
-"""Grouped and depthwise convolutions: whole groups stay or go.
+"""Grouped and depthwise convolutions: each group keeps its own outputs and the inputs that they need.
 
-Start with `Grouped.widen`. A depthwise convolution is the case of one channel a group, for which this is exact and
-minimal; in wider groups a group lives as long as one of its outputs is kept.
+Start with `buckets_of`. PyTorch wants equal widths, so groups of equal widths become one grouped convolution each, the
+parts of a `GroupedParts`; where all are equal, as in a depthwise convolution, it stays one convolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, nonzero_constant, varies
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.base import Operator, sole_tensor
 from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, is_plain
 from edgeprune.shrinking.operators.mixing import computed_rows
+from edgeprune.shrinking.ragged import GroupedParts
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -49,39 +51,138 @@ class Grouped(Operator):
         result[(_per_output(site, moving) & kernels.connected).any(axis=1)] = np.nan
         return result
 
-    def widen(self, site: Site, keep: Flags) -> Flags:
-        alive = _by_group(site, keep).any(axis=1)
-        return np.asarray(np.repeat(alive, len(keep) // _groups(site)), dtype=np.bool_)
-
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        used = np.where(computed_rows(site, decision, output)[:, None], site.kernels.connected, False)
-        value = _by_group(site, used).any(axis=1).reshape(-1)
-        alive = _by_group(site, decision.keep).any(axis=1)
-        return [Demand.of(value, physical=np.repeat(alive, len(operands[0]) // _groups(site)), present=True)]
+        read = read_inputs(site, decision, output, operands[0])
+        # what varies and is read matters; constants that are read stand for others, or fill a place
+        physical = read if site.shared else read & ~varies(operands[0])
+        filled = _by_group(site, decision.keep).any(axis=1) & ~_used(site, decision, output).any(axis=1)
+        physical = physical | (read & np.repeat(filled, len(read) // _groups(site)))
+        return [Demand.of(read, physical=physical, present=True)]
+
+    def order_wanted(self, site: Site, decision: Decision, output: Vector, given: Vector) -> Layout | None:
+        """The inputs of groups of equal widths side by side."""
+        buckets = bucketed(site, decision, read_inputs(site, decision, output, given), np.arange(len(given)))
+        return None if site.shared else np.concatenate([bucket.inputs.reshape(-1) for bucket in buckets])
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        return np.flatnonzero(plan.decisions[site.node].keep)
+        return np.concatenate([bucket.rows.reshape(-1) for bucket in buckets_of(site, plan)])
 
     def reads(self, site: Site, plan: Plan) -> Layout:
-        """The channels of the groups that are left."""
-        alive = _by_group(site, plan.decisions[site.node].keep).any(axis=1)
-        return np.flatnonzero(np.repeat(alive, len(plan.constants[site.operands[0]]) // _groups(site)))
+        """The channels that the groups read, group by group."""
+        return np.concatenate([bucket.inputs.reshape(-1) for bucket in buckets_of(site, plan)])
 
     def absorbs(self, site: Site) -> bool:
         return not site.shared
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
-        plan, kernels, operand = surgery.plan, site.kernels, site.operands[0]
-        decision, output = plan.decisions[site.node], plan.constants[site.node]
-        rows = plan.layouts[site.node]
-        alive, reads = _by_group(site, decision.keep).any(axis=1), self.reads(site, plan)
-        weight, bias = kernels.cut(rows), kernels.bias
-        if not site.shared:
-            weight[torch.from_numpy(~computed_rows(site, decision, output)[rows])] = 0.0
-            bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
-            bias[~decision.valued] = 0.0
-        layer = kernels.rebuilt(weight, bias[rows], groups=int(alive.sum()))
-        return surgery.call_module(site, layer, surgery.select(operand, reads))
+        plan, kernels = surgery.plan, site.kernels
+        weights, bias = self._weights(site, plan)
+        layers = []
+        for bucket in buckets_of(site, plan):
+            rows = bucket.rows.reshape(-1)
+            local = torch.from_numpy(np.repeat(bucket.inputs % weights.shape[1], bucket.rows.shape[1], axis=0))
+            cut = weights[torch.from_numpy(rows).to(weights.device)]
+            if local.shape[1] != cut.shape[1] or weights.shape[1] > 1:
+                index = local.to(cut.device).reshape(*local.shape, *[1] * (cut.dim() - 2))
+                cut = cut.gather(1, index.expand(-1, -1, *cut.shape[2:]))
+            layers.append(kernels.rebuilt(cut, bias[rows], groups=len(bucket.rows)))
+        layer = layers[0] if len(layers) == 1 else GroupedParts(layers)
+        return surgery.call_module(site, layer, surgery.select(site.operands[0], self.reads(site, plan)))
+
+    @staticmethod
+    def _weights(site: Site, plan: Plan) -> tuple[Tensor, Vector]:
+        """All weights [out, in / groups, *kernel] and biases [out], with removed constants folded or merged."""
+        kernels, decision, output = site.kernels, plan.decisions[site.node], plan.constants[site.node]
+        weight, bias = kernels.weight.clone(), kernels.bias
+        if site.shared:
+            return weight, bias
+        given, source = plan.constants[site.operands[0]], plan.decisions[site.operands[0]]
+        read = read_inputs(site, decision, output, given)
+        removed = _used(site, decision, output) & _by_group(site, nonzero_constant(given) & ~read)
+        if removed.any() and not kernels.sees_border:
+            bias = bias + (_per_output(site, np.where(removed, _by_group(site, given), 0.0)) * kernels.summed()).sum(
+                axis=1
+            )
+        elif removed.any():
+            _merge(site, weight, removed, _by_group(site, given), _by_group(site, read))
+        idle = ~_per_output(site, _by_group(site, source.exact))
+        idle |= ~computed_rows(site, decision, output)[:, None]
+        weight[torch.from_numpy(idle).to(weight.device)] = 0.0
+        bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
+        return weight, np.where(decision.valued, bias, 0.0)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Groups of the same widths.
+
+    Attributes:
+        rows: int64 [groups, R]: the outputs of each.
+        inputs: int64 [groups, W]: the inputs of each, as channels of the operand.
+    """
+
+    rows: Layout
+    inputs: Layout
+
+
+def buckets_of(site: Site, plan: Plan) -> list[Bucket]:
+    """The groups that are left, by their widths; inputs and groups as they stand in the operand."""
+    given, decision = plan.constants[site.operands[0]], plan.decisions[site.node]
+    have = plan.layouts[site.operands[0]]
+    place = np.full(len(given), len(given), dtype=np.int64)
+    place[have] = np.arange(len(have)) if not site.shared else have
+    return bucketed(site, decision, read_inputs(site, decision, plan.constants[site.node], given), place)
+
+
+def bucketed(site: Site, decision: Decision, read: Flags, place: Layout) -> list[Bucket]:
+    """The same from what is read and where each input stands."""
+    rows, inputs, places = (_by_group(site, array) for array in (decision.keep, read, place))
+    widths = np.stack([rows.sum(axis=1), inputs.sum(axis=1)], axis=1)
+    first = np.where(inputs, places, len(place)).min(axis=1)
+    order = np.argsort(first, kind="stable")
+    order = order[widths[order, 0] > 0]
+    buckets = []
+    for pair in np.unique(widths[order], axis=0)[::-1]:
+        groups = order[(widths[order] == pair).all(axis=1)]
+        outputs = np.nonzero(rows[groups])[1].reshape(len(groups), -1) + groups[:, None] * rows.shape[1]
+        # within a group the inputs that are read come first, as they stand
+        ranked = np.argsort(np.where(inputs[groups], places[groups], len(place)), axis=1, kind="stable")
+        buckets.append(Bucket(outputs, ranked[:, : pair[1]] + groups[:, None] * inputs.shape[1]))
+    return buckets
+
+
+def read_inputs(site: Site, decision: Decision, output: Vector, given: Vector) -> Flags:
+    """bool [in]: the inputs that the shrunk layer reads.
+
+    In each group those that vary and matter, and behind a zero border one constant for all of them, the largest; the
+    first channel where a group has outputs that only fill a place.
+    """
+    used, constant = _used(site, decision, output), _by_group(site, given)
+    read = used if site.shared else used & varies(constant)
+    if not site.shared and site.kernels.sees_border:
+        size = np.where(used & nonzero_constant(constant), np.abs(constant), 0.0)
+        largest = size.argmax(axis=1)
+        read[np.arange(len(read)), largest] |= size.any(axis=1)
+    read[_by_group(site, decision.keep).any(axis=1) & ~read.any(axis=1), 0] = True
+    return np.asarray(read.reshape(-1), dtype=np.bool_)
+
+
+def _used(site: Site, decision: Decision, output: Vector) -> Flags:
+    """bool [groups, in / groups]: the inputs with any weight to an output that is made from them."""
+    rows = computed_rows(site, decision, output)[:, None]
+    return np.asarray(_by_group(site, site.kernels.connected & rows).any(axis=1), dtype=np.bool_)
+
+
+def _merge(site: Site, weight: Tensor, removed: Flags, given: npt.NDArray[np.float64], read: Flags) -> None:
+    """Add the kernels of removed constants to that of the constant that is left in their group."""
+    outputs = site.channels // _groups(site)
+    for group in np.flatnonzero(removed.any(axis=1)):
+        carrier = int(np.argmax(np.where(read[group] & ~varies(given[group]), np.abs(given[group]), -1.0)))
+        gone = np.flatnonzero(removed[group])
+        ratio = torch.from_numpy(given[group, gone] / given[group, carrier])
+        rows = slice(group * outputs, (group + 1) * outputs)
+        dropped = weight[rows][:, torch.from_numpy(gone).to(weight.device)].double().cpu()
+        weight[rows, carrier] += torch.tensordot(dropped.movedim(1, -1), ratio, dims=1).to(weight)
 
 
 def _has_groups(module: nn.Module | None) -> bool:

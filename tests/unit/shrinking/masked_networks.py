@@ -176,7 +176,9 @@ class RandomNetwork(nn.Module):
     def _draw_grouped(self, draw: random.Random) -> None:
         width = self.widths[-1]
         if width % 2 == 0:
-            self._layer(nn.Conv2d(width, 4, 3, 1, 1, groups=2), 4)
+            groups, kernel = draw.choice([number for number in (2, 3) if width % number == 0]), draw.choice([1, 3])
+            outputs = groups * draw.choice([1, 2, 3])
+            self._layer(nn.Conv2d(width, outputs, kernel, 1, kernel // 2, groups=groups), outputs)
 
     def _draw_transposed(self, draw: random.Random) -> None:
         self._layer(nn.ConvTranspose2d(self.widths[-1], 4, 3, 1, 1, bias=draw.random() < 0.5), 4)

@@ -387,3 +387,46 @@ def test_layers_called_twice(case: int) -> None:
     net = Net("last(torch.cat([op(a(x)), op(b(x))], 1))", a=conv(3, 8, 3), b=conv(3, 8), op=SHARED[case],
               last=conv(16, 2, 3))  # fmt: skip
     check(masked(net, {"a": [0, 1, 2], "b": [0, 1, 4]}), {})
+
+
+GROUPED = "last(g(F.relu(a(x))))"
+
+
+def test_each_group_keeps_its_own_channels() -> None:
+    net = Net(GROUPED, a=conv(3, 12), g=conv(12, 8, 3, groups=4), last=conv(8, 2))
+    net = masked(net, {"a": [0, 3, 4, 9, 10, 11], "g": [2, 7]}, biases=False)
+    # groups (inputs, outputs): (2, 2), (1, 1), (3, 2), and one that reads nothing
+    shrunk = check(net, {"a": (3, 6), "last": (5, 2)}).model
+    assert sum(p.numel() for p in shrunk.get_submodule("g").parameters()) == 9 * (2 * 2 + 1 * 1 + 3 * 2) + 5
+    assert {name for name, _ in shrunk.named_children()} == {"a", "g", "last"}
+    again = shrink(shrunk, torch.randn(1, 3, 8, 8, dtype=torch.float64)).report
+    assert (again.params_after, again.unknown) == (sum(p.numel() for p in shrunk.parameters()), ())
+
+
+def test_groups_of_equal_widths_stay_one_convolution() -> None:
+    net = Net(GROUPED, a=conv(3, 12), g=conv(12, 8, 3, groups=4), last=conv(8, 2))
+    net = masked(net, {"a": [0, 4, 9, 6, 7, 8], "g": [2, 4, 5, 1, 7]}, biases=False)
+    g = check(net, {"a": (3, 6), "g": (6, 3), "last": (3, 2)}).model.get_submodule("g")
+    assert isinstance(g, nn.Conv2d)
+    assert g.groups == 3
+
+
+@pytest.mark.parametrize(("kernel", "width"), [(1, 3), (3, 6)])
+def test_constants_in_groups(kernel: int, width: int) -> None:
+    net = Net("last(g(torch.sigmoid(a(x))))", a=conv(3, 12), g=conv(12, 8, kernel, groups=4), last=conv(8, 2))
+    net = masked(net, {"a": [0, 1, 3, 4, 5, 9], "g": [4, 5]})
+    # nothing reads the third group; in front of a zero border one constant stands for those of its group
+    check(net, {"a": (3, width)})
+
+
+def test_a_depthwise_multiplier_may_lose_some_outputs_of_a_channel() -> None:
+    net = Net(GROUPED, a=conv(3, 4), g=conv(4, 12, 3, groups=4), last=conv(12, 2))
+    net = masked(net, {"a": [0], "g": [3, 7, 8, 9, 10, 11]}, biases=False)
+    shrunk = check(net, {"a": (3, 2), "last": (3, 2)}).model
+    assert shrunk.get_submodule("g").out_channels == 3
+
+
+def test_a_grouped_convolution_that_is_called_twice() -> None:
+    net = Net("last(g(F.relu(a(x))) + g(torch.sigmoid(b(x))))", a=conv(3, 12), b=conv(3, 12), last=conv(8, 2),
+              g=conv(12, 8, 3, groups=4))  # fmt: skip
+    check(masked(net, {"a": [0, 3, 4], "b": [5, 6, 7, 8], "g": [0, 4, 5]}), {})

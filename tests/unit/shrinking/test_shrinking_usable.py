@@ -157,11 +157,11 @@ def test_shrinking_twice_changes_nothing_more(shrunk: nn.Module) -> None:
 
 
 def test_unknown_operators_are_named() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.Conv2d(6, 2, 1)).eval()
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.LocalResponseNorm(3), nn.Conv2d(6, 2, 1)).eval()
     with torch.no_grad():
         network[0].weight[:3] = 0.0
     result = shrink(network, IMAGES)
-    assert result.report.unknown == ("1 (GroupNorm)",)
+    assert result.report.unknown == ("1 (LocalResponseNorm)",)
     assert result.model.get_submodule("0").out_channels == 6
 
 
