@@ -9,7 +9,6 @@ addition reads can add those numbers to its bias, they are zero; an operand that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from edgeprune.shrinking.channels import Flags, Layout, Vector, varies
+from edgeprune.shrinking.channels import Layout, Vector, varies
 from edgeprune.shrinking.forms import CHANNEL_AXIS
 
 if TYPE_CHECKING:
@@ -137,7 +136,8 @@ def addition_at(site: Site, plan: Plan) -> Addition | None:
         return None
     decision = plan.decisions[site.node]
     held = [plan.layouts[operand] for operand in site.operands]
-    layout = _sum_order(decision.keep, held) if site.node in plan.free else np.flatnonzero(decision.keep)
+    ordered = plan.orders.get(site.node)
+    layout = np.flatnonzero(decision.keep) if ordered is None else ordered
     exact = [plan.decisions[operand].exact for operand in site.operands]
     if np.array_equal(held[0], held[1]) and np.isin(layout, held[0]).all() and all(e[layout].all() for e in exact):
         places, nothing = np.arange(len(held[0])), np.zeros(len(held[0]))
@@ -150,21 +150,6 @@ def addition_at(site: Site, plan: Plan) -> Addition | None:
         absent = (place[layout] < 0) & decision.valued[layout]
         lost.append(np.where(absent, plan.constants[operand][layout], 0.0))
     return Addition(layout, tuple(sources), tuple(lost))
-
-
-def _sum_order(keep: Flags, held: Sequence[Layout]) -> Layout:
-    """The channels of one operand first, then those that only the other holds: one copy fewer at this sum.
-
-    First stands the operand that holds more of the sum: it is added as it is, or needs its end padded.
-    """
-    counts = [int(keep[channels].sum()) for channels in held]
-    first, second = held if counts[0] >= counts[1] else reversed(held)
-    placed = np.zeros_like(keep)
-    placed[first] = True
-    appended = second[~placed[second]]
-    placed[appended] = True
-    order = np.concatenate([first, appended, np.flatnonzero(keep & ~placed)])
-    return np.asarray(order[keep[order]], dtype=np.int64)
 
 
 def absorb(site: Site, addition: Addition, plan: Plan) -> dict[fx.Node, Vector]:

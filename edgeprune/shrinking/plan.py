@@ -19,7 +19,7 @@ from edgeprune.shrinking.constants import Knowledge
 from edgeprune.shrinking.graph import Network
 from edgeprune.shrinking.liveness import find_live
 from edgeprune.shrinking.patterns import Multiples
-from edgeprune.shrinking.streams import few_zero_rows, meeting_orders, takes_any_order, wanted_orders
+from edgeprune.shrinking.streams import few_zero_rows, row_orders, takes_any_order, wanted_orders
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,12 @@ class Plan(Analysis):
 
     Attributes:
         layouts: For each tensor, which masked channel stands at each place; empty where the tensor is gone.
-        orders: For layers that write their channels in another order than the masked network's.
-        free: Tensors whose readers take the channels in any order.
+        orders: For layers and sums whose channels stand in another order than the masked network's.
         shifts: For layers that take over an addition's constants: what to add to each output channel.
     """
 
     layouts: Mapping[fx.Node, Layout]
     orders: Mapping[fx.Node, Layout]
-    free: frozenset[fx.Node]
     shifts: Mapping[fx.Node, Vector]
 
     def shift(self, node: fx.Node, channels: int) -> Vector:
@@ -83,9 +81,10 @@ def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
     """Give each tensor its channels, in ascending order unless sums may reorder them, and settle sums' constants."""
     layouts: dict[fx.Node, Layout] = {}
     network, decisions = analysis.network, analysis.decisions
-    free = takes_any_order(network) if reorder else frozenset()
-    orders = wanted_orders(network, decisions, analysis.constants) | meeting_orders(network, decisions, free)
-    plan = Plan(network, analysis.constants, analysis.multiples, decisions, analysis.held, layouts, orders, free, {})
+    orders = wanted_orders(network, decisions, analysis.constants)
+    if reorder:
+        orders |= row_orders(network, decisions, takes_any_order(network))
+    plan = Plan(network, analysis.constants, analysis.multiples, decisions, analysis.held, layouts, orders, {})
     shifts: dict[fx.Node, Vector] = {}
     for site in analysis.network.sites:
         operands = [layouts[operand] for operand in site.operands]

@@ -7,23 +7,23 @@ operand that lacks some of the sum's channels. What such a copy costs depends on
 
 Start with `takes_any_order`. Where every reader of a sum takes its channels in any order, the first operand's stand
 first and those that only the other holds are appended, so a residual stream only ever grows at its end; where two
-layers that nothing else reads meet, both write their rows so that each is one run of the sum (`meeting_orders`).
+layers that nothing else reads meet, both write their rows so that each is one run of the sum (`row_orders`).
 `few_zero_rows` picks operands that lack so few channels that computing them as zeros is cheaper than the copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import fx
 
-from edgeprune.shrinking.channels import Decision, Layout, Vector
+from edgeprune.shrinking.channels import Decision, Flags, Layout, Vector
 from edgeprune.shrinking.graph import Network, Site
 from edgeprune.shrinking.size import pixels, size, weights_of_row
 
-COPY_OF_ONE_NUMBER = 12.0
-"""Time to spread one number of an operand over the sum's channels, in multiply-adds of a convolution."""
+COPY_OF_ONE_NUMBER = 8.0
+"""What a copy costs a number of the sum, in multiply-adds of a convolution: 0.15 to 0.3 ns at 25 to 60 a ns."""
 
 LARGEST_SHARE = 1e-3
 """Zero rows may add this part to the parameters and to the MACs that are left; shrinking promises no more."""
@@ -42,25 +42,51 @@ def takes_any_order(network: Network) -> frozenset[fx.Node]:
     return frozenset(free)
 
 
-def meeting_orders(
+def row_orders(
     network: Network, decisions: Mapping[fx.Node, Decision], free: frozenset[fx.Node]
 ) -> dict[fx.Node, Layout]:
-    """For two layers that meet in a sum: their rows in an order in which each is one run of the sum's channels.
+    """For sums and for the layers that only a sum reads: their channels in an order that saves copies.
 
-    Those of one layer alone, then those of both, then those of the other alone.
+    Where two such layers meet, the channels of one alone stand first, then those of both, then those of the other
+    alone, so that each is one run. Where one meets a stream, the stream stands first and the layer's rows follow it.
     """
     orders: dict[fx.Node, Layout] = {}
     for site in network.sites:
         if not site.operator.is_addition or site.node not in free or not decisions[site.node].live:
             continue
-        layers = [source_layer(network, operand) for operand in site.operands]
-        if layers[0] is None or layers[1] is None:
-            continue
-        one, other = (decisions[layer.node].keep for layer in layers if layer is not None)
-        both = np.flatnonzero(one & other)
-        orders[layers[0].node] = np.concatenate([np.flatnonzero(one & ~other), both])
-        orders[layers[1].node] = np.concatenate([both, np.flatnonzero(other & ~one)])
+        keep, layers = decisions[site.node].keep, [source_layer(network, operand) for operand in site.operands]
+        kept = [decisions[operand].keep for operand in site.operands]
+        held = [
+            orders.get(_origin(network, operand), np.flatnonzero(has))
+            for operand, has in zip(site.operands, kept, strict=True)
+        ]
+        if layers[0] is not None and layers[1] is not None:
+            order = [np.flatnonzero(kept[0] & ~kept[1]), np.flatnonzero(kept[0] & kept[1]), np.flatnonzero(kept[1])]
+        elif layers[0] is not None or (layers[1] is None and kept[1].sum() > kept[0].sum()):
+            order = held[::-1]
+        else:
+            order = held
+        orders[site.node] = in_order(keep, order)
+        for layer in layers:
+            if layer is not None:
+                orders[layer.node] = in_order(decisions[layer.node].keep, [orders[site.node]])
     return orders
+
+
+def in_order(keep: Flags, wanted: Sequence[Layout]) -> Layout:
+    """The channels that are kept, each once, in the order in which they are first wanted; the rest at the end."""
+    listed = np.concatenate([*wanted, np.flatnonzero(keep)])
+    _, first = np.unique(listed, return_index=True)
+    order = listed[np.sort(first)]
+    return np.asarray(order[keep[order]], dtype=np.int64)
+
+
+def _origin(network: Network, node: fx.Node) -> fx.Node:
+    """The node that chose this tensor's order of channels."""
+    site = network.by_node[node]
+    while site.operator.follows_order and len(site.operands) == 1 and not site.shared:
+        site = network.by_node[site.operands[0]]
+    return site.node
 
 
 def wanted_orders(

@@ -12,6 +12,7 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.shrinking import Gather, IndexAdd, shrink
+from edgeprune.shrinking.minimum import minimum
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -64,3 +65,76 @@ def test_the_projects_own_network(shortcut: str, beta: bool) -> None:
     with torch.no_grad():
         expected, actual = masked(inputs), result.model(inputs)
     assert float((expected - actual).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+class Meeting(nn.Module):
+    """Two layers meet in a sum; then a stream with ever more channels, each branch zero but for a few."""
+
+    def __init__(self, rows: list[list[int]], *, whole: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, 8, 3, padding=1) for _ in rows)
+        self.last = nn.Conv2d(8, 2, 3)
+        self.whole = whole
+        with torch.no_grad():
+            for layer, alive in zip(self.layers, rows, strict=True):
+                dead = [row for row in range(8) if row not in alive]
+                layer.weight[dead] = layer.bias[dead] = 0.0
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = self.layers[0](x)
+        for layer in self.layers[1:]:
+            total = torch.relu(total + layer(x))
+        return total if self.whole else self.last(total)
+
+
+def index_copies(network: nn.Module) -> int:
+    return sum(isinstance(module, Gather) and module.run is None for module in network.modules())
+
+
+def assert_same(masked: nn.Module, shrunk: nn.Module) -> None:
+    image = torch.randn(2, 3, 9, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(shrunk(image), masked(image), rtol=0, atol=1e-12)
+
+
+def test_two_layers_that_meet_are_one_run_each() -> None:
+    masked, image = Meeting([[0, 3, 5, 6], [1, 3, 6, 7]]), torch.zeros(1, 3, 8, 8).double()
+    gathered, cheap = shrink(masked, image, additions="gather"), shrink(masked, image)
+    assert (index_copies(gathered.model), index_copies(cheap.model)) == (2, 0)
+    assert cheap.report.params_after == gathered.report.params_after == minimum(masked, image).params
+    assert_same(masked, cheap.model)
+
+
+def test_a_stream_grows_at_its_end() -> None:
+    masked, image = Meeting([[4, 5], [0, 4], [1, 2, 3]]), torch.zeros(1, 3, 8, 8).double()
+    cheap = shrink(masked, image).model
+    assert index_copies(cheap) == 0
+    assert_same(masked, cheap)
+
+
+def test_channels_keep_their_order_where_a_reader_takes_them_as_they_are() -> None:
+    masked, image = Meeting([[4, 5], [0, 4]], whole=True), torch.zeros(1, 3, 8, 8).double()
+    assert_same(masked, shrink(masked, image).model)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_zero_rows_stay_within_their_share(seed: int) -> None:
+    image = torch.zeros(1, 3, 16, 16)
+    masked = mask(SmallResNet(3, 32), 0.05, seed=seed, beta=True)
+    gathered, cheap = shrink(masked, image, additions="gather"), shrink(masked, image)
+    assert cheap.report.params_after <= 1.001 * gathered.report.params_after
+    assert len(cheap.report.index_additions) <= len(gathered.report.index_additions)
+
+
+def test_a_zero_row_replaces_a_copy() -> None:
+    rows = [list(range(8)), list(range(7))]
+    masked, image = Meeting(rows), torch.zeros(1, 3, 8, 8).double()
+    with_row = shrink(_deep(masked), image)
+    assert with_row.report.index_additions == ()
+    assert any("outputs kept on purpose" in note for row in with_row.report.layers for note in row.notes)
+
+
+def _deep(masked: nn.Module) -> nn.Module:
+    """The network behind layers so wide that a zero row more is nothing."""
+    return nn.Sequential(nn.Conv2d(3, 600, 3), nn.ReLU(), nn.Conv2d(600, 3, 3), masked).double().eval()
