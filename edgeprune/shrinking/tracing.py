@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from edgeprune.shrinking.additions import Gather, IndexAdd
+from edgeprune.shrinking.aliases import refuse_partial_write
 from edgeprune.shrinking.sizes import HeldSizes
 from edgeprune.user_code import untraceable
 
@@ -113,10 +114,15 @@ def has_parameters(module: nn.Module) -> bool:
 
 
 def _make_pure(traced: Traced) -> None:
-    """Replace in-place operations: a later reader of the overwritten tensor reads the operation's result."""
+    """Replace in-place operations: a later reader of the overwritten tensor reads the operation's result.
+
+    Raises:
+        TraceError: A tensor is overwritten in part, which torch.export can follow.
+    """
     order = {node: place for place, node in enumerate(traced.graph.nodes)}
     for node in [node for node in order if _is_in_place(node, traced.module(node))]:
         overwritten = node.args[0]
+        refuse_partial_write(node, order)
         if node.op == "call_module":
             pure = copy.deepcopy(traced.modules[str(node.target)])
             setattr(pure, "inplace", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
@@ -141,5 +147,7 @@ def _is_in_place(node: fx.Node, module: nn.Module | None) -> bool:
         return name.endswith("_") and not name.endswith("__") and callable(getattr(Tensor, name[:-1], None))
     if node.op != "call_function":
         return False
+    if node.target is operator.setitem or "out" in node.kwargs:
+        return True
     by_place = node.target in (F.relu, F.relu6) and len(node.args) > 1 and node.args[1] is True
     return node.target in _PURE_FUNCTIONS or node.kwargs.get("inplace") is True or by_place

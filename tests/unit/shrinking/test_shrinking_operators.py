@@ -5,13 +5,15 @@ Start with `check`. Each network is a few convolutions and one expression; `dead
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeprune.errors import TraceError
 from edgeprune.shrinking import Shrunk, shrink
 
 LAYERS = nn.Conv2d | nn.Linear
@@ -348,15 +350,15 @@ IN_PLACE = ["F.pad(y, (1, 1, 2, 2), mode='reflect')", "F.pad(y, (1, 1, 0, 1), 'r
             "F.adaptive_max_pool2d(y, 1)", "y.add_(0.5).mul_(2)"]  # fmt: skip
 
 
-@pytest.mark.parametrize("operator", [*CHANNEL_WISE, *IN_PLACE])
+@pytest.mark.parametrize("name", [*CHANNEL_WISE, *IN_PLACE])
 @pytest.mark.parametrize("biases", [False, True])
-def test_operators_that_treat_each_channel_alone(operator: str, biases: bool) -> None:
-    expression = "op(a(x))" if operator in CHANNEL_WISE else f"(lambda y: {operator})(a(x))"
-    net = Net(f"last({expression})", a=conv(3, 8, 3), op=CHANNEL_WISE.get(operator, nn.Identity()), last=conv(8, 2))
+def test_operators_that_treat_each_channel_alone(name: str, biases: bool) -> None:
+    expression = "op(a(x))" if name in CHANNEL_WISE else f"(lambda y: {name})(a(x))"
+    net = Net(f"last({expression})", a=conv(3, 8, 3), op=CHANNEL_WISE.get(name, nn.Identity()), last=conv(8, 2))
     net = masked(net, {"a": [0, 4, 5]}, biases=biases)
     # constants become a pattern there, for which one channel stands, or a number that depends on the image
-    spread = biases and operator in ("zero pad", IN_PLACE[7])
-    width = 8 if operator == "constant pad" else 6 if spread else 5
+    spread = biases and name in ("zero pad", IN_PLACE[7])
+    width = 8 if name == "constant pad" else 6 if spread else 5
     check(net, {"a": (3, width), "last": (width, 2)})
 
 
@@ -430,3 +432,43 @@ def test_a_grouped_convolution_that_is_called_twice() -> None:
     net = Net("last(g(F.relu(a(x))) + g(torch.sigmoid(b(x))))", a=conv(3, 12), b=conv(3, 12), last=conv(8, 2),
               g=conv(12, 8, 3, groups=4))  # fmt: skip
     check(masked(net, {"a": [0, 3, 4], "b": [5, 6, 7, 8], "g": [0, 4, 5]}), {})
+
+
+class Writes(nn.Module):
+    """A tensor y that is overwritten under another name, and read again."""
+
+    def __init__(self, write: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.a, self.last, self.write = conv(3, 6, 3), conv(6, 2), write
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        self.write(y)
+        return self.last(y)
+
+
+WRITES: list[Callable[[Tensor], object]] = [
+    lambda y: y[:, 0].add_(1.0), lambda y: y.view(y.size(0), 6, -1).relu_(), lambda y: y.chunk(2, 1)[0].mul_(2.0),
+    lambda y: y.transpose(1, 2).add_(1), lambda y: torch.add(y, 1, out=y), lambda y: F.relu(y.flatten(2), inplace=True),
+    lambda y: operator.setitem(y, (slice(None), 1), 0.5), lambda y: y[:, 1:].relu_().mul_(2.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(WRITES)))
+def test_writing_through_a_view_changes_the_tensor(case: int) -> None:
+    net = masked(Writes(WRITES[case]), {"a": [0, 2]})
+    result = shrink(net, torch.randn(1, 3, 8, 8, dtype=torch.float64))
+    image = torch.randn(2, 3, 11, 11, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(net(image), result.model(image), rtol=0.0, atol=1e-12)
+
+
+def test_a_write_that_no_tracer_follows_is_refused() -> None:
+    net = masked(Writes(lambda y: F.dropout(y, 0.5, False).mul_(2.0)), {"a": [0, 2]})
+    with pytest.raises(TraceError):
+        shrink(net, torch.randn(1, 3, 8, 8, dtype=torch.float64))
+
+
+def test_a_view_that_is_overwritten_and_alone_read_is_a_value() -> None:
+    net = Net("last((lambda y: y.flatten(2).relu_()[..., None])(a(x)))", a=conv(3, 6, 3), last=conv(6, 2))
+    check(masked(net, {"a": [0, 2]}), {"a": (3, 4)})
