@@ -58,7 +58,7 @@ def functions() -> dict[str, Callable[..., Any]]:
     known |= {f"torch.{name}": getattr(torch, name) for name in (*_MAKERS, *_SYMBOLIC)}
     known |= {f"operator.{name}": getattr(operator, name) for name in _OPERATORS}
     known |= {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "sqrt", "trunc")}
-    return known | {"builtins.getattr": getattr}
+    return known | {"builtins.getattr": getattr, "builtins.int": int}
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeprune.errors import TraceError
-from edgeprune.shrinking import Shrunk, shrink
+from edgeprune.shrinking import Shrunk, load_shrunk, shrink
 
 LAYERS = nn.Conv2d | nn.Linear
 
@@ -472,3 +473,72 @@ def test_a_write_that_no_tracer_follows_is_refused() -> None:
 def test_a_view_that_is_overwritten_and_alone_read_is_a_value() -> None:
     net = Net("last((lambda y: y.flatten(2).relu_()[..., None])(a(x)))", a=conv(3, 6, 3), last=conv(6, 2))
     check(masked(net, {"a": [0, 2]}), {"a": (3, 4)})
+
+
+SAVED = {
+    "gate": lambda: masked(squeeze_and_excitation(), {"a": [0, 3], "up": [2]}),
+    "fixed gate": lambda: masked(squeeze_and_excitation(), {"a": [1], "up": list(range(8))}),
+    "groups": lambda: masked(
+        Net(GROUPED, a=conv(3, 12), g=conv(12, 8, 3, groups=4), last=conv(8, 2)), {"a": [0, 3, 4], "g": [2, 7]}
+    ),
+    "shuffle": lambda: masked(Net(f"last({SHUFFLES[0]})[:, :1]", a=conv(3, 8), last=conv(8, 2)), {"a": [0, 3, 4]}),
+    "number of channels": lambda: masked(
+        Net("last(a(x)) / b(x).size(1) * p", a=conv(3, 6), b=conv(3, 6), last=conv(6, 2),
+            p=nn.Parameter(torch.empty(2, 1, 1))), {"a": [0]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(SAVED))
+def test_shrunk_operators_are_saved_without_their_code(case: str, tmp_path: Path) -> None:
+    image = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    result = shrink(SAVED[case](), image)
+    assert result.save(tmp_path / "net").needs_code == ()
+    with torch.no_grad():
+        assert torch.equal(load_shrunk(tmp_path / "net.safetensors")(image), result.model(image))
+
+
+EVERYTHING_CUT = {
+    "gate": squeeze_and_excitation,
+    "groups": lambda: Net(GROUPED, a=conv(3, 12), g=conv(12, 8, 3, groups=4), last=conv(8, 2, 3)),
+    "norms": lambda: Net("last(n(m(a(x))))", a=conv(3, 8), m=nn.GroupNorm(2, 8), n=nn.InstanceNorm2d(8, affine=True),
+                         last=conv(8, 2, 3)),
+    "tokens": lambda: Net(BLOCK.format(block="fc2(F.gelu(fc1(norm(y.permute(0, 2, 3, 1)))))"), a=conv(3, 6, 3),
+                          norm=nn.LayerNorm(6), fc1=nn.Linear(6, 16), fc2=nn.Linear(16, 6), last=conv(6, 2)),
+    "halves": lambda: Net("last((lambda y: y[0] * y[1] - p)(F.channel_shuffle(a(x), 2).chunk(2, 1)))", a=conv(3, 8),
+                          last=conv(4, 2), p=nn.Parameter(torch.empty(4, 1, 1))),
+    "difference": lambda: Net("last(a(x) - b(x))", a=conv(3, 8), b=conv(3, 8, 3), last=conv(8, 2, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(EVERYTHING_CUT))
+@pytest.mark.parametrize("all_layers", [False, True])
+def test_whole_layers_cut(case: str, all_layers: bool) -> None:
+    net = masked(EVERYTHING_CUT[case](), {})
+    layers = {name: child for name, child in net.named_children() if isinstance(child, LAYERS)}
+    for name in [list(layers)] if all_layers else [[name] for name in layers]:
+        cut = masked(EVERYTHING_CUT[case](), {part: list(range(layers[part].weight.shape[0])) for part in name})
+        before = sum(p.numel() for p in cut.parameters())
+        assert check(cut, {}, sizes=(5, 8)).report.params_after < before
+
+
+def test_outputs_of_every_shape() -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.one = conv(3, 8, 3), conv(4, 8, 3), conv(8, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor | list[Tensor]]]:
+            low, high = self.a(x).chunk(2, 1)
+            y = self.b(low)
+            y = torch.sigmoid(y.mean(1, keepdim=True)) * y
+            return y, {"one": self.one(y), "all": [high.mean((2, 3)), x]}
+
+    net = masked(Several(), {"a": [0, 5], "b": [1, 2]}, biases=False)
+    shrunk = shrink(net, torch.randn(1, 3, 8, 8, dtype=torch.float64)).model
+    image = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    with torch.no_grad():
+        (y, rest), (expected, others) = shrunk(image), net(image)
+    pairs = [(y, expected), (rest["one"], others["one"]), *zip(rest["all"], others["all"], strict=True)]
+    assert all(torch.allclose(one, other, rtol=0.0, atol=1e-12) for one, other in pairs)
+    assert shrunk.get_submodule("b").in_channels == 3
