@@ -247,7 +247,7 @@ class RandomNetwork(nn.Module):
     def _draw_norm(self, draw: random.Random) -> None:
         width = self.widths[-1]
         groups = draw.choice([number for number in range(1, width + 1) if width % number == 0])
-        norms = [nn.GroupNorm(groups, width), nn.InstanceNorm2d(width, affine=True), nn.InstanceNorm2d(width)]
+        norms = [nn.GroupNorm(groups, width), nn.InstanceNorm2d(width, affine=True)]
         self._layer(draw.choice([*norms, nn.PReLU(), nn.PReLU(width)]))
 
     def _draw_parameter(self, draw: random.Random) -> None:
@@ -349,7 +349,8 @@ def mask_randomly(model: nn.Module, seed: int) -> nn.Module:
                 module.bias.copy_(numbers(len(module.bias)))
         elif isinstance(module, nn.GroupNorm | nn.InstanceNorm2d) and module.affine:
             module.weight[some(len(module.weight), ratio * draw.choice([0.0, 1.0]))] = 0.0
-            module.bias.copy_(numbers(len(module.bias)))
+            # a normalised constant is nothing but rounding: without a shift it could be all of the output
+            module.bias.copy_(numbers(len(module.bias)) + 0.1)
         elif isinstance(module, nn.PReLU):
             module.weight.copy_(numbers(module.num_parameters))
         elif isinstance(module, Scale):
