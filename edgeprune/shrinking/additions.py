@@ -46,7 +46,7 @@ class Gather(nn.Module):
         super().__init__()
         self.channels, self.axis = channels, axis
         self.appends_zeros = fill is not None and fill.numel() == 1 and not bool(fill.any())
-        self.run = _run(index, channels) if fill is None or self.appends_zeros else None
+        self.run = _run(index.cpu().numpy(), channels) if fill is None or self.appends_zeros else None
         self.register_buffer("index", index)
         self.register_buffer("fill", None if self.appends_zeros else fill)
 
@@ -69,14 +69,13 @@ class Gather(nn.Module):
         return f"{self.channels} -> {len(self.index)}"
 
 
-def _run(index: Tensor, channels: int) -> tuple[int, int, int, int] | None:
+def _run(index: Layout, channels: int) -> tuple[int, int, int, int] | None:
     """The index as zeros before, first channel, number of channels, zeros after; None if it is not one run."""
-    picked = torch.nonzero(index < channels).flatten()
+    (picked,) = (index < channels).nonzero()
     if not len(picked):
         return None
     low, start, length = int(picked[0]), int(index[picked[0]]), len(picked)
-    wanted = torch.arange(start, start + length, device=index.device)
-    if int(picked[-1]) - low + 1 != length or not torch.equal(index[picked], wanted):
+    if int(picked[-1]) - low + 1 != length or np.count_nonzero(np.diff(index[picked]) != 1):
         return None
     return low, start, length, len(index) - low - length
 
@@ -123,7 +122,8 @@ class Addition:
 
     def is_plain(self, operand: int, width: int) -> bool:
         """Whether the operand is added as it is."""
-        return np.array_equal(self.sources[operand], np.arange(width))
+        source = self.sources[operand]
+        return len(source) == width and not np.count_nonzero(source != np.arange(width))
 
     def is_absent(self, operand: int) -> bool:
         """Whether the operand gives nothing."""
@@ -134,6 +134,12 @@ def addition_at(site: Site, plan: Plan) -> Addition | None:
     """Settle the addition at this site, or None if the site is none or is gone."""
     if not site.operator.is_addition or not plan.decisions[site.node].live:
         return None
+    if site.node not in plan.additions:
+        plan.additions[site.node] = _settled(site, plan)
+    return plan.additions[site.node]
+
+
+def _settled(site: Site, plan: Plan) -> Addition:
     decision = plan.decisions[site.node]
     held = [plan.layouts[operand] for operand in site.operands]
     ordered = plan.orders.get(site.node)

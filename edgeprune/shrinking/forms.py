@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Form:
         """Number of axes."""
         return len(self.shape)
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """Number of channels; 0 where the tensor has no channel axis."""
         return int(self.shape[self.axis]) if self.axis < self.rank else 0

@@ -62,7 +62,7 @@ class Site:
             raise TypeError(f"{self.name} calls no convolution and no linear layer")
         return Kernels(self.module)
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """Channels of the output; 0 where it has no channel axis."""
         return 0 if self.form is None else self.form.channels

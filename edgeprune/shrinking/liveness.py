@@ -62,10 +62,10 @@ def decide(site: Site, demand: Demand, constants: Vector, multiples: Multiples, 
     if alive is not None:
         moving &= alive | patterned
     valued = demand.value | demand.merge
+    hidden = demand.merge & patterned
     keep = demand.physical | (moving & (demand.value | (demand.merge & ~patterned)))
     carriers: dict[int, int] = {}
-    hidden = demand.merge & patterned
-    if hidden.any():
+    if np.count_nonzero(hidden):
         size = np.abs(multiples.coefficient)
         for pattern in np.unique(multiples.pattern[hidden]):
             same = multiples.pattern == pattern
@@ -73,11 +73,13 @@ def decide(site: Site, demand: Demand, constants: Vector, multiples: Multiples, 
             carrier = int(np.argmax(np.where(able if able.any() else same & hidden, size, 0.0)))
             keep[carrier] = valued[carrier] = True
             carriers[int(pattern)] = carrier
-    if demand.present and site.channels and not keep.any():
-        keep[0] = True
-    if keep.any() or site.node.op == "placeholder":
+    kept = int(np.count_nonzero(keep))  # several times as fast as keep.any()
+    if demand.present and site.channels and not kept:
+        keep[0], kept = True, 1
+    if kept or site.node.op == "placeholder":
         keep = site.operator.widen(site, keep)
-    return Decision(keep, valued, carriers, live=demand.present or bool(keep.any()))
+        kept = int(np.count_nonzero(keep))
+    return Decision(keep, valued, carriers, live=demand.present or kept > 0)
 
 
 def _sweep(

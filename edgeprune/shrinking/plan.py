@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import fx
 
-from edgeprune.shrinking.additions import absorb, addition_at
+from edgeprune.shrinking.additions import Addition, absorb, addition_at
 from edgeprune.shrinking.alignment import align_to
 from edgeprune.shrinking.channels import Decision, Flags, Layout, Vector
 from edgeprune.shrinking.constants import Knowledge
@@ -45,11 +45,13 @@ class Plan(Analysis):
         layouts: For each tensor, which masked channel stands at each place; empty where the tensor is gone.
         orders: For layers and sums whose channels stand in another order than the masked network's.
         shifts: For layers that take over an addition's constants: what to add to each output channel.
+        additions: The sums that `addition_at` has settled; it looks here first.
     """
 
     layouts: Mapping[fx.Node, Layout]
     orders: Mapping[fx.Node, Layout]
     shifts: Mapping[fx.Node, Vector]
+    additions: dict[fx.Node, Addition]
 
     def shift(self, node: fx.Node, channels: int) -> Vector:
         """float64 [channels]: what this layer adds to its bias for a later addition; mostly zeros."""
@@ -84,7 +86,7 @@ def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
     orders = wanted_orders(network, decisions, analysis.constants)
     if reorder:
         orders |= row_orders(network, decisions, takes_any_order(network))
-    plan = Plan(network, analysis.constants, analysis.multiples, decisions, analysis.held, layouts, orders, {})
+    plan = Plan(network, analysis.constants, analysis.multiples, decisions, analysis.held, layouts, orders, {}, {})
     shifts: dict[fx.Node, Vector] = {}
     for site in analysis.network.sites:
         operands = [layouts[operand] for operand in site.operands]

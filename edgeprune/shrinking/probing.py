@@ -24,6 +24,9 @@ At 64 pixels a network that divides its input by 32 still has 2x2 pixels in its 
 take no less than 75.
 """
 
+SMALL_SIZE = 16
+"""Longest side to try first where the example's is at most 32: the last stage of a ResNet-56 then has 4x4 pixels."""
+
 MOST_SAMPLES = 2
 """Size of the batch; two tell whether samples mix."""
 
@@ -38,15 +41,18 @@ def probe(network: Network, example_inputs: tuple[Any, ...], seed: int = 0) -> t
     for shapes in _smaller(example_inputs) if held is None or held.holds_for_all else ():
         smaller = _drawn(example_inputs, shapes, seed)
         found = meta_shapes(network.root, smaller)
-        if found is not None and all(_same_channels(network, node, shape) for node, shape in found.items()):
+        if found is not None and all(_alike(network, node, shape) for node, shape in found.items()):
             return smaller
     return _drawn(example_inputs, [list(tensor.shape) for tensor in _tensors(example_inputs)], seed)
 
 
-def _same_channels(network: Network, node: Any, shape: torch.Size | None) -> bool:
+def _alike(network: Network, node: Any, shape: torch.Size | None) -> bool:
+    """Whether a tensor has the channels of the example's, and is no single pixel where the example's is an image."""
     form = network.by_node[node].form
     if form is None or shape is None:
         return form is None and shape is None
+    if form.rank > 2 and max(shape[2:], default=1) == 1 < max(form.shape[2:]):
+        return False
     return len(shape) == form.rank and (form.axis >= form.rank or shape[form.axis] == form.channels)
 
 
@@ -60,7 +66,8 @@ def _smaller(inputs: tuple[Any, ...]) -> Iterator[list[list[int]]]:
     samples = {tensor.shape[0] if tensor.dim() else 1 for tensor in tensors}
     batch = MOST_SAMPLES if len(samples) == 1 and samples.pop() > MOST_SAMPLES else None
     longest = max((max(tensor.shape[2:]) for tensor in tensors if _is_image(tensor)), default=0)
-    for size in [size for size in SIZES if size < longest] + ([longest] if batch else []):
+    sizes = (SMALL_SIZE,) if longest <= 2 * SMALL_SIZE else SIZES
+    for size in [size for size in sizes if size < longest] + ([longest] if batch else []):
         shapes = []
         for tensor in tensors:
             shape = list(tensor.shape)

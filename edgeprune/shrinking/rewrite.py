@@ -21,6 +21,7 @@ from edgeprune.shrinking.copying import duplicate, in_eval_mode
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form
 from edgeprune.shrinking.graph import Site
 from edgeprune.shrinking.plan import Plan
+from edgeprune.shrinking.tracing import add_node
 
 
 def rewrite(plan: Plan, class_name: str) -> fx.GraphModule:
@@ -75,7 +76,7 @@ class Surgery:
 
     def copy(self, site: Site) -> fx.Node:
         """The node as it was, on the new values of its inputs."""
-        return self._bare(self.graph.node_copy(site.node, self.value))
+        return self._copy_on(site, self.value)
 
     def copy_whole(self, site: Site) -> fx.Node:
         """The node as it was, on inputs with all their channels in the first order."""
@@ -84,25 +85,24 @@ class Surgery:
             channels = self.plan.network.by_node[node].channels
             return self.select(node, np.arange(channels)) if channels else self.value(node)
 
-        return self._bare(self.graph.node_copy(site.node, whole))
+        return self._copy_on(site, whole)
 
     def call_module(self, site: Site, module: nn.Module, *values: fx.Node) -> fx.Node:
         """Call `module` under the name that the site's own module has."""
         self._made[str(site.node.target)] = module
-        node = self.graph.create_node("call_module", str(site.node.target), values, {}, name=site.node.name)
-        return self._bare(node)
+        return add_node(self.graph, "call_module", str(site.node.target), values, {}, site.node.name)
 
     def call_new(self, site: Site, module: nn.Module, *values: fx.Node) -> fx.Node:
         """Call a module that the masked network does not have."""
-        return self.graph.create_node("call_module", self._fresh(f"{site.node.name}_index", module), values, {})
+        return add_node(self.graph, "call_module", self._fresh(f"{site.node.name}_index", module), values, {})
 
     def call_function(self, site: Site, function: Callable[..., Any], *args: Any) -> fx.Node:
         """Call a function in the site's place."""
-        return self.graph.create_node("call_function", function, args, {}, name=site.node.name)
+        return add_node(self.graph, "call_function", function, args, {}, site.node.name)
 
     def call_method(self, site: Site, name: str, *args: Any) -> fx.Node:
         """Call a method of the first argument in the site's place."""
-        return self.graph.create_node("call_method", name, args, {}, name=site.node.name)
+        return add_node(self.graph, "call_method", name, args, {}, site.node.name)
 
     def read_attribute(self, site: Site, tensor: Tensor) -> fx.Node:
         """Read `tensor` under the name that the site's own parameter or buffer has."""
@@ -112,7 +112,7 @@ class Surgery:
     def call_again(self, site: Site, values: Sequence[fx.Node]) -> fx.Node:
         """The node as it was, on these values of its operands."""
         given = dict(zip(site.operands, values, strict=True))
-        return self._bare(self.graph.node_copy(site.node, lambda node: given[node]))
+        return self._copy_on(site, given.__getitem__)
 
     def buffer(self, name: str, tensor: Tensor) -> fx.Node:
         """Read a tensor of constants that the masked network does not have."""
@@ -153,12 +153,11 @@ class Surgery:
         module = self.plan.network.root.modules[name]
         return duplicate(module, owned) if module._parameters or module._buffers or module._modules else module
 
-    @staticmethod
-    def _bare(node: fx.Node) -> fx.Node:
-        """Forget what the tracer left on a node: paths of the user's files, and annotations, which do not pickle."""
-        node.meta = {}
-        node.type = None
-        return node
+    def _copy_on(self, site: Site, value: Callable[[fx.Node], fx.Node]) -> fx.Node:
+        """The node without what the tracer left on it: paths of the user's files, and types, which do not pickle."""
+        node = site.node
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), value)
+        return add_node(self.graph, node.op, node.target, args, kwargs, node.name)
 
 
 def install(root: nn.Module, name: str, value: Any) -> None:

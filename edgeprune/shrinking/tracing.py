@@ -5,9 +5,8 @@ Start with `symbolic_trace`; what it can not follow goes through `exported`.
 
 from __future__ import annotations
 
-import copy
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from edgeprune.shrinking.additions import Gather, IndexAdd
 from edgeprune.shrinking.aliases import refuse_partial_write
+from edgeprune.shrinking.copying import duplicate
 from edgeprune.shrinking.sizes import HeldSizes
 from edgeprune.user_code import untraceable
 
@@ -97,13 +97,39 @@ class _Tracer(fx.Tracer):
             return self.create_proxy("call_module", name, args, kwargs)
         return forward(*args, **kwargs)
 
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        return self.graph.create_node(*args, **kwargs)
+    def create_node(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any = None,
+    ) -> fx.Node:
+        return add_node(self.graph, kind, target, args, kwargs, name, type_expr)
 
     def create_arg(self, a: Any) -> Any:
         if type(a) is fx.Proxy:
             return a.node
         return a if type(a) in (int, float, bool, str, type(None)) else super().create_arg(a)
+
+
+def add_node(
+    graph: fx.Graph,
+    kind: str,
+    target: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    name: str | None = None,
+    type_expr: Any = None,
+) -> fx.Node:
+    """graph.create_node, without its search of the arguments for symbolic sizes, which takes most of its time."""
+    node = graph.create_node(kind, target, (), {}, name, type_expr)
+    if args:
+        node.args = args
+    if kwargs:
+        node.kwargs = dict(kwargs)
+    return node
 
 
 def has_parameters(module: nn.Module) -> bool:
@@ -124,7 +150,7 @@ def _make_pure(traced: Traced) -> None:
         overwritten = node.args[0]
         refuse_partial_write(node, order)
         if node.op == "call_module":
-            pure = copy.deepcopy(traced.modules[str(node.target)])
+            pure = duplicate(traced.modules[str(node.target)], {})
             setattr(pure, "inplace", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
             traced.modules[str(node.target)] = pure
         elif node.op == "call_method":

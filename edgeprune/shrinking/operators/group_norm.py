@@ -57,9 +57,8 @@ class GroupNorm(Operator):
         shrunk = bare_twin(norm)
         shrunk.num_channels = len(layout)
         shrunk.num_groups = len(layout) * norm.num_groups // norm.num_channels
-        places = torch.from_numpy(layout).to(surgery.device)
         for name, tensor in norm._parameters.items():
-            shrunk._parameters[name] = None if tensor is None else pick_channels(tensor, places)  # type: ignore[assignment]
+            shrunk._parameters[name] = None if tensor is None else pick_channels(tensor, layout)  # type: ignore[assignment]
         if not site.shared and norm.affine:
             # in a group that is there for its place alone, constants are shifts
             output, decision = plan.constants[site.node], plan.decisions[site.node]

@@ -77,8 +77,8 @@ class Grouped(Operator):
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         plan, kernels = surgery.plan, site.kernels
         weights, bias = self._weights(site, plan)
-        layers = []
-        for bucket in buckets_of(site, plan):
+        layers, buckets = [], buckets_of(site, plan)
+        for bucket in buckets:
             rows = bucket.rows.reshape(-1)
             local = torch.from_numpy(np.repeat(bucket.inputs % weights.shape[1], bucket.rows.shape[1], axis=0))
             cut = weights[torch.from_numpy(rows).to(weights.device)]
@@ -87,7 +87,8 @@ class Grouped(Operator):
                 cut = cut.gather(1, index.expand(-1, -1, *cut.shape[2:]))
             layers.append(kernels.rebuilt(cut, bias[rows], groups=len(bucket.rows)))
         layer = layers[0] if len(layers) == 1 else GroupedParts(layers)
-        return surgery.call_module(site, layer, surgery.select(site.operands[0], self.reads(site, plan)))
+        reads = np.concatenate([bucket.inputs.reshape(-1) for bucket in buckets])
+        return surgery.call_module(site, layer, surgery.select(site.operands[0], reads))
 
     @staticmethod
     def _weights(site: Site, plan: Plan) -> tuple[Tensor, Vector]:
@@ -137,17 +138,18 @@ def buckets_of(site: Site, plan: Plan) -> list[Bucket]:
 def bucketed(site: Site, decision: Decision, read: Flags, place: Layout) -> list[Bucket]:
     """The same from what is read and where each input stands."""
     rows, inputs, places = (_by_group(site, array) for array in (decision.keep, read, place))
-    widths = np.stack([rows.sum(axis=1), inputs.sum(axis=1)], axis=1)
+    read_widths = inputs.sum(axis=1)
+    widths = rows.sum(axis=1) * (inputs.shape[1] + 1) + read_widths  # one number for both sorts like the pair
     first = np.where(inputs, places, len(place)).min(axis=1)
     order = np.argsort(first, kind="stable")
-    order = order[widths[order, 0] > 0]
+    order = order[widths[order] > inputs.shape[1]]
     buckets = []
-    for pair in np.unique(widths[order], axis=0)[::-1]:
-        groups = order[(widths[order] == pair).all(axis=1)]
+    for width in np.unique(widths[order])[::-1]:
+        groups = order[widths[order] == width]
         outputs = np.nonzero(rows[groups])[1].reshape(len(groups), -1) + groups[:, None] * rows.shape[1]
         # within a group the inputs that are read come first, as they stand
         ranked = np.argsort(np.where(inputs[groups], places[groups], len(place)), axis=1, kind="stable")
-        buckets.append(Bucket(outputs, ranked[:, : pair[1]] + groups[:, None] * inputs.shape[1]))
+        buckets.append(Bucket(outputs, ranked[:, : read_widths[groups[0]]] + groups[:, None] * inputs.shape[1]))
     return buckets
 
 

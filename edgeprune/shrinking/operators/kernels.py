@@ -23,6 +23,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 
 _ALL = slice(None)
+_NUMPY_TYPES = frozenset({torch.float32, torch.float64, torch.int64})
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,14 @@ class Kernels:
 
     def cut(self, rows: Layout, inputs: Layout | None = None) -> Tensor:
         """[rows, inputs, *kernel]: a copy of the weights, in this order of outputs and of inputs (or all)."""
-        weight = self.weight
-        for axis, places in enumerate((rows,) if inputs is None else (rows, inputs)):
-            if not np.array_equal(places, np.arange(weight.shape[axis])):
-                weight = weight.index_select(axis, torch.from_numpy(places).to(weight.device))
-        return weight.clone() if weight.data_ptr() == self.layer.weight.data_ptr() else weight
+        return picked(self.weight, rows) if inputs is None else picked(self.weight, rows, inputs)
 
     @property
     def bias(self) -> Vector:
         """float64 [out]: a copy of the bias, zeros where the layer has none."""
         if self.layer.bias is None:
             return np.zeros(self.weight.shape[0])
-        return np.array(self.layer.bias.detach().double().cpu().numpy())
+        return in_double(self.layer.bias)
 
     @cached_property
     def sees_border(self) -> bool:
@@ -128,7 +125,29 @@ def numbers_of(tensor: Tensor | None, channels: int, default: float) -> Vector:
     """float64 [C]: a layer's scale or shift, or the default where it has none."""
     if tensor is None:
         return np.full(channels, default)
-    return np.asarray(tensor.detach().double().cpu().numpy())
+    return in_double(tensor)
+
+
+def in_double(tensor: Tensor) -> npt.NDArray[np.float64]:
+    """A copy in float64."""
+    numbers = tensor.detach()
+    # torch takes several times as long to convert a few numbers as numpy does
+    small = numbers.cpu() if numbers.dtype in _NUMPY_TYPES else numbers.cpu().double()
+    return np.array(small.numpy(), dtype=np.float64)
+
+
+def picked(tensor: Tensor, *places: Layout) -> Tensor:
+    """A contiguous copy of what stands at some places of the first axes, in the order of the places."""
+    tensor = tensor.detach()
+    if tensor.is_cpu and tensor.dtype in _NUMPY_TYPES:
+        # numpy copies whole runs where torch copies number by number
+        numbers = tensor.numpy()
+        for axis, wanted in enumerate(places):
+            numbers = numbers.take(wanted, axis)
+        return torch.from_numpy(numbers)
+    for axis, wanted in enumerate(places):
+        tensor = tensor.index_select(axis, torch.from_numpy(wanted).to(tensor.device))
+    return tensor.contiguous()
 
 
 def is_plain(module: nn.Module | None) -> bool:

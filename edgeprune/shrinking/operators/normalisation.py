@@ -17,7 +17,7 @@ from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector, varie
 from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
-from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
+from edgeprune.shrinking.operators.kernels import is_plain, numbers_of, picked
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -54,11 +54,11 @@ class BatchNorm(ChannelWise):
         return np.where(gamma == 0.0, beta, shifted)
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        gamma = _numbers(_norm(site))[0]
-        value = decision.exact & (gamma != 0.0)
         if site.shared:
             return [Demand.of(decision.keep, physical=decision.keep, present=True)]
-        return [Demand.of(value, physical=decision.keep, present=True)]
+        norm = _norm(site)
+        gamma = numbers_of(norm.weight, norm.num_features, 1.0)
+        return [Demand.of(decision.exact & (gamma != 0.0), physical=decision.keep, present=True)]
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep) if site.shared else operands[0]
@@ -72,11 +72,10 @@ class BatchNorm(ChannelWise):
         shift = surgery.plan.shift(site.node, site.channels)[layout]
         shrunk = bare_twin(norm)
         shrunk.num_features = len(layout)
-        places = torch.from_numpy(layout).to(surgery.device)
         tables: tuple[dict[str, Any], ...] = (shrunk._parameters, shrunk._buffers)
         for table in tables:
             for name, tensor in table.items():
-                table[name] = None if tensor is None else pick_channels(tensor, places)
+                table[name] = None if tensor is None else pick_channels(tensor, layout)
         if shift.any():
             shrunk.bias.data.add_(torch.from_numpy(shift).to(shrunk.bias))
         return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
@@ -88,10 +87,10 @@ def _norm(site: Site) -> Norm:
     return site.module
 
 
-def pick_channels(tensor: Tensor, places: Tensor) -> Tensor:
+def pick_channels(tensor: Tensor, layout: Layout) -> Tensor:
     """Some channels of a parameter or buffer; a number that counts batches is copied."""
-    picked = tensor.detach()[places] if tensor.dim() else tensor.detach().clone()
-    return nn.Parameter(picked, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else picked
+    chosen = picked(tensor, layout) if tensor.dim() else tensor.detach().clone()
+    return nn.Parameter(chosen, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else chosen
 
 
 def _numbers(norm: Norm) -> tuple[Vector, Vector, Vector, Vector]:

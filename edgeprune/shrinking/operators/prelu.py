@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
@@ -50,8 +49,7 @@ class PReLU(ChannelWise):
             return surgery.copy(site)
         shrunk = bare_twin(module)
         shrunk.num_parameters = len(layout)
-        places = torch.from_numpy(layout).to(surgery.device)
-        shrunk.weight = pick_channels(module.weight, places)  # type: ignore[assignment]
+        shrunk.weight = pick_channels(module.weight, layout)  # type: ignore[assignment]
         return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
 
     @staticmethod

@@ -24,7 +24,8 @@ def probed(model: nn.Module, *inputs: torch.Tensor) -> list[tuple[int, ...]]:
     ("shape", "small"),
     [
         ((1, 3, 224, 224), (1, 3, 64, 64)),
-        ((8, 3, 32, 32), (2, 3, 32, 32)),
+        ((8, 3, 32, 32), (2, 3, 16, 16)),
+        ((1, 3, 16, 16), (1, 3, 16, 16)),
         ((1, 3, 256, 512), (1, 3, 32, 64)),
         ((1, 3, 299, 299), (1, 3, 64, 64)),
         ((2, 3, 64, 48), (2, 3, 64, 48)),
@@ -49,6 +50,11 @@ def test_a_network_of_one_size_keeps_it() -> None:
 
 def test_a_network_whose_channels_depend_on_the_size_keeps_it() -> None:
     assert probed(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), torch.zeros(1, 1, 100, 100)) == [(1, 1, 100, 100)]
+
+
+def test_no_image_becomes_a_single_pixel() -> None:
+    deep = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(16))
+    assert probed(deep, torch.zeros(1, 1, 32, 32)) == [(1, 1, 32, 32)]
 
 
 def test_a_network_that_needs_more_than_64_pixels_gets_128() -> None:
