@@ -43,6 +43,7 @@ class Surgery:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.graph = fx.Graph()
+        self.passed_on: dict[fx.Node, Vector] = {}
         self._made: dict[str, nn.Module | Tensor] = {}
         self._values: dict[fx.Node, fx.Node] = {}
         self._selected: dict[tuple[fx.Node, bytes], fx.Node] = {}
@@ -54,6 +55,20 @@ class Surgery:
     def place(self, site: Site) -> None:
         """Add the shrunk form of a site."""
         self._values[site.node] = site.operator.rebuild(site, self)
+
+    def pass_on(self, site: Site, bias: Vector) -> Vector:
+        """Leave a bias [C] that a layer did not have to the normalisation behind it, and return what the layer keeps.
+
+        In training a batch normalisation takes the mean off, so in front of it a bias has no gradient and no use.
+        """
+        readers = list(site.node.users)
+        if site.shared or site.kernels.layer.bias is not None or len(readers) != 1 or not bias.any():
+            return bias
+        reader = self.plan.network.by_node[readers[0]]
+        if not reader.operator.takes_bias(reader) or not self.plan.decisions[reader.node].live:
+            return bias
+        self.passed_on[reader.node] = bias
+        return np.zeros_like(bias)
 
     def value(self, node: fx.Node) -> fx.Node:
         """The new node that holds what is left of an old one."""

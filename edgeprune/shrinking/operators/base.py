@@ -84,6 +84,10 @@ class Operator(ABC):
         """Whether it takes its operands' channels in any order, and its output's order does not depend on theirs."""
         return False
 
+    def takes_bias(self, site: Site) -> bool:
+        """Whether it can add a number to each channel of its operand at no cost."""
+        return False
+
     def absorbs(self, site: Site) -> bool:
         """Whether the node can add a constant to each of its output channels at no cost."""
         return False

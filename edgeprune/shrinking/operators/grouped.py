@@ -77,6 +77,7 @@ class Grouped(Operator):
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         plan, kernels = surgery.plan, site.kernels
         weights, bias = self._weights(site, plan)
+        bias = surgery.pass_on(site, bias)
         layers, buckets = [], buckets_of(site, plan)
         for bucket in buckets:
             rows = bucket.rows.reshape(-1)

@@ -102,10 +102,11 @@ class Mixing(Operator):
         plan, operand = surgery.plan, site.operands[0]
         rows, reads = plan.layouts[site.node], self.reads(site, plan)
         if site.shared:
-            weight, bias = site.kernels.cut(rows, reads), site.kernels.bias[rows]  # never folded
+            weight, bias = site.kernels.cut(rows, reads), site.kernels.bias  # never folded
         else:
             weight, bias = shrunk_weights(site, surgery, reads)
-        return surgery.call_module(site, site.kernels.rebuilt(weight, bias), surgery.select(operand, reads))
+            bias = surgery.pass_on(site, bias)
+        return surgery.call_module(site, site.kernels.rebuilt(weight, bias[rows]), surgery.select(operand, reads))
 
 
 def computed_rows(site: Site, decision: Decision, output: Vector) -> Flags:
@@ -114,7 +115,7 @@ def computed_rows(site: Site, decision: Decision, output: Vector) -> Flags:
 
 
 def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor, Vector]:
-    """Weights [rows, reads, *kernel] and bias [rows] that give the kept outputs from the kept inputs.
+    """Weights [rows, reads, *kernel] and bias [out] that give the kept outputs from the kept inputs.
 
     Raises:
         ShrinkError: Constants were removed in front of a zero border without a carrier for them.
@@ -149,7 +150,7 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
         weight[:, int(np.flatnonzero(reads == carrier)[0])] += merged
     _zero(weight, 0, ~computed[rows])
     bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
-    return weight, np.where(decision.valued, bias, 0.0)[rows]
+    return weight, np.where(decision.valued, bias, 0.0)
 
 
 def _zero(weight: Tensor, axis: int, channels: Flags) -> None:

@@ -66,6 +66,10 @@ class BatchNorm(ChannelWise):
     def absorbs(self, site: Site) -> bool:
         return not site.shared and _norm(site).affine
 
+    def takes_bias(self, site: Site) -> bool:
+        """The running mean takes it off; an instance normalisation with none has no use for a bias either."""
+        return not site.shared and _norm(site).running_mean is not None
+
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         norm = _norm(site)
         layout = surgery.plan.layouts[site.node]
@@ -76,6 +80,9 @@ class BatchNorm(ChannelWise):
         for table in tables:
             for name, tensor in table.items():
                 table[name] = None if tensor is None else pick_channels(tensor, layout)
+        passed = surgery.passed_on.get(site.node)
+        if passed is not None and shrunk.running_mean is not None:
+            shrunk.running_mean.sub_(torch.from_numpy(passed[layout]).to(shrunk.running_mean))
         if shift.any():
             shrunk.bias.data.add_(torch.from_numpy(shift).to(shrunk.bias))
         return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
