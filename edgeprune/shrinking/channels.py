@@ -56,7 +56,7 @@ class Demand:
         cls, value: Flags, *, merge: Flags | None = None, physical: Flags | None = None, present: bool = False
     ) -> Demand:
         """A demand for values, with nothing asked that is not given."""
-        none = np.zeros_like(value)
+        none = np.zeros(len(value), dtype=np.bool_)
         return cls(value, none if merge is None else merge, none if physical is None else physical, present)
 
     def __or__(self, other: Demand) -> Demand:
@@ -97,7 +97,8 @@ def varies(constants: Vector) -> Flags:
 
 def nonzero_constant(constants: Vector) -> Flags:
     """Channels that are one known number other than zero."""
-    return np.asarray(~np.isnan(constants) & (constants != 0.0), dtype=np.bool_)
+    nonzero: Flags = (constants != 0.0) & (constants == constants)  # NaN differs from itself
+    return nonzero
 
 
 def unknown(channels: int) -> Vector:

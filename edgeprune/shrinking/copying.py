@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cmath
 import copy
+import functools
 from collections import OrderedDict
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ def private_copy(model: nn.Module) -> nn.Module:
     """
     memo: dict[int, Any] = {}
     unshared: set[int] = set()
-    for module in model.modules():
+    for module in every_module(model):
         # torch.nn.utils.prune writes into the parameter when its hook is removed
         if module._forward_pre_hooks:
             unshared.update(map(id, module._parameters.values()))
@@ -58,7 +59,7 @@ def private_copy(model: nn.Module) -> nn.Module:
         raise ModelError(
             f"{type(model).__name__} can not be copied: {error}", hint="make copy.deepcopy(model) work"
         ) from error
-    for module in twin.modules():
+    for module in every_module(twin):
         if module._forward_pre_hooks:
             for name in _pruned_names(module):
                 prune.remove(module, name)  # type: ignore[no-untyped-call]
@@ -67,9 +68,21 @@ def private_copy(model: nn.Module) -> nn.Module:
     return in_eval_mode(twin)
 
 
+def every_module(model: nn.Module) -> list[nn.Module]:
+    """What model.modules() gives, in any order; torch's nested generators take ten times as long."""
+    found: dict[int, nn.Module] = {}
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting += [inner for inner in module._modules.values() if inner is not None]
+    return list(found.values())
+
+
 def in_eval_mode(model: _Module) -> _Module:
     """model.eval(), which takes a while through torch's attributes; a module's own `train` or `eval` is respected."""
-    modules = list(model.modules())
+    modules = every_module(model)
     kinds: set[type[nn.Module]] = set(map(type, modules))
     if any(kind.train is not nn.Module.train or kind.eval is not nn.Module.eval for kind in kinds):
         return model.eval()
@@ -83,13 +96,19 @@ def duplicate(module: _Module, memo: dict[int, Any]) -> _Module:
     known = memo.get(id(module))
     if known is not None:
         return known  # type: ignore[no-any-return]
-    if not _copies_as_usual(type(module)):
+    made_by: Any = type(module)
+    if not _copies_as_usual(made_by):
         return copy.deepcopy(module, memo)
-    twin = type(module).__new__(type(module))
+    twin: _Module = made_by.__new__(made_by)
     memo[id(module)] = twin
     state: dict[str, Any] = {}
-    for name, value in module.__getstate__().items():  # type: ignore[no-untyped-call]
-        if name == "_modules":
+    for name, value in vars(module).items():
+        kind = type(value)
+        if kind in _ATOMS:
+            state[name] = value
+        elif kind in _TABLES and not value:
+            state[name] = kind()
+        elif name == "_modules":
             state[name] = {key: None if child is None else duplicate(child, memo) for key, child in value.items()}
         elif name == "_buffers" or name == "_parameters":
             state[name] = {key: _tensor(tensor, memo) for key, tensor in value.items()}
@@ -111,6 +130,7 @@ def bare_twin(module: _Module) -> _Module:
     return twin
 
 
+@functools.lru_cache(maxsize=256)
 def _copies_as_usual(kind: type[nn.Module]) -> bool:
     return (
         kind.__new__ is object.__new__
@@ -132,10 +152,8 @@ def _tensor(tensor: Tensor | None, memo: dict[int, Any]) -> Tensor | None:
 
 
 def _attribute(value: Any, memo: dict[int, Any]) -> Any:
-    kind = type(value)
-    if kind in _ATOMS or (kind is tuple and all(type(item) in _ATOMS for item in value)):
-        return value
-    return kind() if kind in _TABLES and not value else copy.deepcopy(value, memo)
+    plain = type(value) is tuple and all(type(item) in _ATOMS for item in value)
+    return value if plain else copy.deepcopy(value, memo)
 
 
 def _pruned_names(module: nn.Module) -> list[str]:
@@ -163,7 +181,9 @@ def _settle_parametrizations(module: nn.Module) -> None:
 
 
 def _refuse_nan(model: nn.Module) -> None:
-    if not any(_is_suspect(tensor) for tensor in (*model.parameters(), *model.buffers())):
+    tables = [table for module in every_module(model) for table in (module._parameters, module._buffers)]
+    tensors = {id(tensor): tensor for table in tables for tensor in table.values() if tensor is not None}
+    if not any(_is_suspect(tensor) for tensor in tensors.values()):
         return
     bad = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
     # a buffer may hold infinities on purpose, as an attention mask does

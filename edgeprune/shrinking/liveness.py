@@ -16,7 +16,7 @@ from edgeprune.shrinking.alignment import Alignment
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Vector, varies
 from edgeprune.shrinking.constants import Knowledge
 from edgeprune.shrinking.graph import Network, Site
-from edgeprune.shrinking.patterns import NONE, Multiples
+from edgeprune.shrinking.patterns import Multiples
 
 LEAST_CARRIER = 1e-2
 """A constant that is kept anyway carries others up to 100 times its size.
@@ -57,7 +57,7 @@ def decide(site: Site, demand: Demand, constants: Vector, multiples: Multiples, 
     weights are multiplied by their quotient to the carrier, and so is the carrier's own rounding, so a small one is no
     carrier.
     """
-    patterned = multiples.pattern != NONE
+    patterned = multiples.patterned
     moving = varies(constants)
     if alive is not None:
         moving &= alive | patterned
@@ -91,11 +91,11 @@ def _sweep(
     agreed: dict[str, Demand],
 ) -> dict[fx.Node, Decision]:
     constants, multiples = known.constants, known.multiples
-    demands = {site.node: Demand.nothing(site.channels) for site in network.sites}
+    demands: dict[fx.Node, Demand] = {}
     decisions: dict[fx.Node, Decision] = {}
     for site in reversed(network.sites):
         node = site.node
-        demand = demands[node]
+        demand = demands.get(node) or Demand.nothing(site.channels)
         if site.shared:
             kept = Demand.of(
                 demand.value | demand.merge, physical=decide(site, demand, constants[node], multiples[node]).keep
@@ -116,13 +116,18 @@ def _sweep(
             site, decision, constants[node], [constants[x] for x in site.operands]
         )
         for place, (operand, asked) in enumerate(zip(site.operands, asked_of_operands, strict=True)):
-            demands[operand] = demands[operand] | asked
+            _ask(demands, operand, asked)
             if (node, place) in widened:
-                demands[operand] = demands[operand] | Demand.of(decision.exact, physical=decision.keep)
+                _ask(demands, operand, Demand.of(decision.exact, physical=decision.keep))
         for other in node.all_input_nodes:
             if other not in site.operands:
-                demands[other] = demands[other] | Demand.everything(len(demands[other].value))
+                _ask(demands, other, Demand.everything(network.by_node[other].channels))
     return decisions
+
+
+def _ask(demands: dict[fx.Node, Demand], node: fx.Node, asked: Demand) -> None:
+    before = demands.get(node)
+    demands[node] = asked if before is None else before | asked
 
 
 def _same(one: Demand, other: Demand) -> bool:

@@ -8,12 +8,14 @@ Start with `Multiples`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from torch import fx
 
-from edgeprune.shrinking.channels import Layout, Vector, nonzero_constant, varies
+from edgeprune.shrinking.channels import Flags, Layout, Vector, nonzero_constant, varies
 
 ONE = 0
 """The pattern that is 1 everywhere."""
@@ -35,12 +37,17 @@ class Multiples:
     pattern: Layout
     coefficient: Vector
 
+    @cached_property
+    def patterned(self) -> Flags:
+        """bool [C]: channels that are a multiple of some pattern."""
+        return np.asarray(self.pattern != NONE, dtype=np.bool_)
+
     @classmethod
     def of_one(cls, constants: Vector) -> Multiples:
         """Nonzero constants as multiples of `ONE`."""
         nonzero = nonzero_constant(constants)
-        if not nonzero.any():
-            return cls(np.full(len(constants), NONE), np.zeros(len(constants)))
+        if not np.count_nonzero(nonzero):
+            return _no_multiples(len(constants))
         return cls(np.where(nonzero, ONE, NONE), np.where(nonzero, constants, 0.0))
 
     def where_varying(self, constants: Vector) -> Multiples:
@@ -49,6 +56,12 @@ class Multiples:
         return Multiples(
             np.where(moving, self.pattern, steady.pattern), np.where(moving, self.coefficient, steady.coefficient)
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _no_multiples(channels: int) -> Multiples:
+    """Most tensors' answer; nobody writes into it."""
+    return Multiples(np.full(channels, NONE), np.zeros(channels))
 
 
 @dataclass(frozen=True)

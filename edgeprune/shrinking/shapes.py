@@ -59,8 +59,11 @@ def unfit(example_inputs: tuple[Any, ...], error: Exception) -> ModelError:
 class _Reader(fx.Interpreter):
     """Runs the network once and notes the shape of each tensor."""
 
+    frees_values = True
+
     def __init__(self, traced: Traced) -> None:
-        super().__init__(traced.model, graph=traced.graph)
+        # it would list all of the model's modules, which `traced` knows
+        super().__init__(nn.Module(), garbage_collect_values=self.frees_values, graph=traced.graph)
         self.traced = traced
         self.shapes: Shapes = {}
 
@@ -68,6 +71,9 @@ class _Reader(fx.Interpreter):
         """The shapes for these inputs."""
         self.run(*inputs, enable_io_processing=False)
         return self.shapes
+
+    def fetch_attr(self, target: str) -> Any:
+        return self.traced.attribute(target)
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -80,6 +86,14 @@ class _Reader(fx.Interpreter):
 
 class _MetaReader(_Reader):
     """The same with tensors that have a shape and no numbers."""
+
+    frees_values = False
+
+    def read(self, *inputs: Any) -> Shapes:
+        self.args_iter = iter(inputs)
+        for node in self.graph.nodes:
+            self.env[node] = self.run_node(node)
+        return self.shapes
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op in ("placeholder", "get_attr", "output"):

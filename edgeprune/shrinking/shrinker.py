@@ -6,7 +6,9 @@ The way: `graph` traces it; `constants` runs forwards, `liveness` backwards; `pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,19 @@ class Shrunk:
         return save_shrunk(self.model, self.report, path)
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """No search for unreachable cycles: nearly all that shrinking makes stays, and each search walks the process."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_collector()
 def shrink(
     model: nn.Module,
     example_inputs: Tensor | tuple[Any, ...],

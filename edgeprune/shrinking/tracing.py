@@ -111,6 +111,8 @@ class _Tracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         if type(a) is fx.Proxy:
             return a.node
+        if type(a) is tuple:
+            return tuple(map(self.create_arg, a))
         return a if type(a) in (int, float, bool, str, type(None)) else super().create_arg(a)
 
 

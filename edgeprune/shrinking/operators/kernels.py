@@ -110,14 +110,15 @@ class Kernels:
         outputs, inputs = weight.shape[0], weight.shape[1] * groups
         if isinstance(old, TRANSPOSED):
             weight = weight.transpose(0, 1)
-        layer.weight = nn.Parameter(weight.contiguous(), old.weight.requires_grad)
+        made = layer._parameters  # past nn.Module.__setattr__, which takes its time
+        made["weight"] = nn.Parameter(weight.contiguous(), old.weight.requires_grad)
         if old.bias is not None or bias.any():
             numbers = torch.from_numpy(bias).to(old.weight)
-            layer.bias = nn.Parameter(numbers, (old.weight if old.bias is None else old.bias).requires_grad)
+            made["bias"] = nn.Parameter(numbers, (old.weight if old.bias is None else old.bias).requires_grad)
         if isinstance(layer, nn.Linear):
-            layer.in_features, layer.out_features = inputs, outputs
+            vars(layer).update(in_features=inputs, out_features=outputs)
         else:
-            layer.in_channels, layer.out_channels, layer.groups = inputs, outputs, groups
+            vars(layer).update(in_channels=inputs, out_channels=outputs, groups=groups)
         return layer
 
 

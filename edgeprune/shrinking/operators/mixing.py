@@ -19,7 +19,7 @@ from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.base import Operator, sole_tensor
 from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, LAYERS, TRANSPOSED, is_plain
-from edgeprune.shrinking.patterns import NONE, ONE
+from edgeprune.shrinking.patterns import ONE
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -80,7 +80,7 @@ class Mixing(Operator):
         used = site.kernels.read_by(computed_rows(site, plan.decisions[site.node], plan.constants[site.node]))
         if not site.shared:
             merged, used = used & ~source.exact, used & source.exact
-            merged = merged & (plan.multiples[operand].pattern != NONE)
+            merged = merged & plan.multiples[operand].patterned
             for pattern, carrier in source.carriers.items():
                 used[carrier] |= bool((merged & self._merges(site, plan, pattern)).any())
         held = plan.held.get(operand)
@@ -133,7 +133,9 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
     gone[reads] = ~source.exact[reads]
     gone &= kernels.read_by(computed)
     multiples = plan.multiples[operand]
-    for pattern in np.unique(multiples.pattern[gone & (multiples.pattern != NONE)]):
+    gone_multiples = gone & multiples.patterned
+    patterns = np.unique(multiples.pattern[gone_multiples]) if np.count_nonzero(gone_multiples) else ()
+    for pattern in patterns:
         removed = np.flatnonzero(gone & (multiples.pattern == pattern))
         if pattern == ONE and not kernels.sees_border:
             bias = bias + kernels.summed(removed) @ multiples.coefficient[removed]
@@ -154,5 +156,5 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
 
 
 def _zero(weight: Tensor, axis: int, channels: Flags) -> None:
-    if channels.any():
+    if np.count_nonzero(channels):
         weight.index_fill_(axis, torch.from_numpy(np.flatnonzero(channels)).to(weight.device), 0.0)
