@@ -20,8 +20,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)
+bench: $(STAMP) $(OUTSIDE)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torch-pruning
 	$(BIN)/python benchmarks/speed/tvm_vs_onnxruntime.py
+	$(BIN)/python benchmarks/speed/shrinking_speed.py
+	$(BIN)/python benchmarks/speed/additions.py
+	$(BIN)/python benchmarks/speed/shrinking_table.py --out results/shrinking
 
 venv: $(STAMP)
 

@@ -6,7 +6,8 @@ Sums alone run in ONNX Runtime: an operand of half the sum's channels, random on
 holds all. Whole networks run in ONNX Runtime and TVM, every sum in one form: "gather" and "auto" are those of
 `edgeprune.shrink`; "zero rows" computes every channel that a sum keeps in both of its operands; "ScatterND" is how the
 paper's own code spreads an operand; "aligned" is auto with widths of whole vectors. Each form has a worker process;
-rounds of random order alternate between them. Start with `networks` and `sums`. Needs torch-pruning and torchvision.
+rounds of random order alternate between them. Start with `networks` and `sums`. Needs the packages
+that shrinking_speed.py needs.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import onnxruntime
 import torch
+from interleaved import RUNTIMES, timed_in_turn
+from masked_cases import masked, randomised
 from shrinking_speed import NETWORKS, Network, lacking
-from shrinking_table import RUNTIMES, masked, randomised, timed_in_turn
 from torch import Tensor, fx, nn
 from tvm_vs_onnxruntime import ratio
 
@@ -207,12 +209,28 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [network for network in NETWORKS if network.name in options.networks]
     if missing := lacking(chosen):
-        parser.error(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")
+        parser.error(f"needs {', '.join(missing)}: pip install --no-deps {' '.join(missing)}")
     torch.set_num_threads(1)
     transport = connect("local")
     if not transport.acquire():
         parser.error("another run is measuring on this machine: wait for its end")
-    lines = [
+    with contextlib.closing(transport):
+        text = page(chosen, options.ratio, options.cases, transport, options.rounds)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "additions.md").write_text(text)
+    return 0
+
+
+def page(chosen: Sequence[Network], part: float, cases: Sequence[str], transport: Transport, turns: int) -> str:
+    """Both tables as Markdown; each line is printed when it is measured."""
+    lines: list[str] = []
+
+    def add(*more: str) -> None:
+        print(*more, sep="\n", flush=True)
+        lines.extend(more)
+
+    add(
         "# Indexation-additions: the forms of a sum",
         "",
         "Made by `python benchmarks/speed/additions.py`. A sum alone, one operand holding half of the channels, µs in "
@@ -220,27 +238,18 @@ def main() -> int:
         "",
         f"| sum | {' | '.join(forms(16))} |",
         "| --- " * (len(forms(16)) + 1) + "|",
-    ]
-    with contextlib.closing(transport):
-        lines += sums(options.rounds)
-        lines += [
-            "",
-            "Shrunk networks, every sum in one form: ms, and by two ScatterND (ONNX Runtime) or by gathers (TVM) with "
-            "the 95 % interval over rounds:",
-            "",
-            "| network | form | parameters | ONNX Runtime | TVM |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for network in chosen:
-            for case in options.cases:
-                lines += networks(network, options.ratio, case, transport, options.rounds)
-                print(*lines[-6:], sep="\n", flush=True)
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "additions.md").write_text(text)
-    return 0
+        *sums(turns),
+        "",
+        "Shrunk networks, every sum in one form: ms, and by two ScatterND (ONNX Runtime) or by gathers (TVM) with the "
+        "95 % interval over rounds:",
+        "",
+        "| network | form | parameters | ONNX Runtime | TVM |",
+        "| --- | --- | --- | --- | --- |",
+    )
+    for network in chosen:
+        for case in cases:
+            add(*networks(network, part, case, transport, turns))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ takes the dense network, builds its dependency graph and prunes the same part of
 that it needs are made outside the clock. Both run on one thread, edgeprune first in every second round; the first round
 warms up and is not counted. The table holds medians and the median of the rounds' quotients. Start with `compare`.
 
-Needs torch-pruning, torchvision and timm, which edgeprune itself does not: pip install torch-pruning torchvision timm
+Needs three packages that edgeprune itself does not, without their dependencies, which would bring another torch:
+pip install --no-deps torch-pruning 'torchvision==0.28.*' timm
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import edgeprune as ep
 GOAL = 0.5
 """Largest part of torch-pruning's CPU time that edgeprune may take."""
 
-PACKAGES = {"torch_pruning": "torch-pruning", "torchvision": "torchvision", "timm": "timm"}
+PACKAGES = {"torch_pruning": "torch-pruning", "torchvision": "'torchvision==0.28.*'", "timm": "timm"}
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def main(given: Sequence[str] | None = None) -> int:
     networks = [network for network in NETWORKS if network.name in options.networks]
     missing = lacking(networks)
     if missing:
-        print(f"needs {', '.join(missing)}: pip install {' '.join(missing)}", file=sys.stderr)
+        print(f"needs {', '.join(missing)}: pip install --no-deps {' '.join(missing)}", file=sys.stderr)
         return 2
     torch.set_num_threads(1)
     rows = []

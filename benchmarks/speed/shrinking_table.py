@@ -6,8 +6,8 @@ Each network gets random weights and statistics and independent random filter ma
 biases and normalisations of zero filters make zeros, in case B they keep theirs. For one network and ratio, the masked
 network, both shrunk ones and what torch-pruning makes of the dense network are compiled for ONNX Runtime and TVM, held
 by one worker process each, and timed in rounds of random order on the same cores. Speed-ups are geometric means over
-rounds. Latencies of A's and B's masked networks are the same work, so one is timed. torch-pruning chooses its own
-groups of filters, since it can not take independent masks. Start with `measure`.
+rounds. Masked networks have the dense one's shapes whatever was masked, so one is timed for all ratios and cases.
+torch-pruning chooses its own groups of filters, since it can not take independent masks. Start with `measure`.
 
 Rows are added to shrinking.csv as they are measured; the same command again goes on where it stopped. Needs
 torch-pruning, torchvision and timm, as shrinking_speed.py does.
@@ -20,7 +20,6 @@ import contextlib
 import copy
 import csv
 import platform
-import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,17 +28,19 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from interleaved import RUNTIMES, timed_in_turn
+from masked_cases import masked, randomised
 from shrinking_speed import NETWORKS, Network, Seconds, lacking, prune_by_torch_pruning, rounds
 from torch import Tensor, nn
-from tvm_vs_onnxruntime import Contender, cores, ratio
+from tvm_vs_onnxruntime import ratio
 
 import edgeprune as ep
-from edgeprune.compiling import compile_onnx
 from edgeprune.shrinking.minimum import minimum
-from edgeprune.transport import Transport, Worker, connect
+from edgeprune.transport import Transport, connect
 
-RUNTIMES = ("onnxruntime", "tvm")
 CASES = ("A", "B")
+MASKED = 0.5
+"""Part of the filters that are zero in the masked network that is timed."""
 
 
 @dataclass(frozen=True)
@@ -67,63 +68,6 @@ class Row:
     tvm_masked_ms: float
     tvm_ms: float
     tvm_speedup: float
-
-
-@torch.no_grad()
-def randomised(network: Network, seed: int = 0) -> nn.Module:
-    """The network in eval mode with random weights, biases and statistics, as after training."""
-    torch.manual_seed(seed)
-    model, generator = network.build(), torch.Generator().manual_seed(seed)
-
-    def uniform(tensor: Tensor, low: float, high: float) -> None:
-        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            uniform(module.weight, 0.5, 1.5)
-            uniform(module.bias, -0.3, 0.3)
-            uniform(module.running_mean, -0.3, 0.3)
-            uniform(module.running_var, 0.5, 1.5)
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
-            uniform(module.bias, -0.3, 0.3)
-    return model
-
-
-@torch.no_grad()
-def masked(dense: nn.Module, ratio: float, case: str, image: Tensor, seed: int = 0) -> nn.Module:
-    """A copy with each filter of each convolution zeroed by a coin; in case A zero filters answer zero."""
-    model, generator = copy.deepcopy(dense), torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            dead = torch.rand(module.out_channels, generator=generator) < ratio
-            module.weight[dead] = 0.0
-            if case == "A" and module.bias is not None:
-                module.bias[dead] = 0.0
-    return silenced(model, image) if case == "A" else model
-
-
-def silenced(model: nn.Module, image: Tensor) -> nn.Module:
-    """The normalisations of channels that hold nothing but zeros answer zero, in place."""
-
-    def settle(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
-        dead = (inputs[0] == 0).transpose(0, 1).flatten(1).all(1)
-        norm.bias[dead] = 0.0
-        if norm.running_mean is not None:
-            norm.running_mean[dead] = 0.0
-
-    # an activation makes zeros of living channels too, so they are passed by
-    activations = [m for m in model.modules() if isinstance(m, nn.ReLU | nn.ReLU6)]
-    handles = [m.register_forward_pre_hook(settle) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    handles += [m.register_forward_hook(lambda _module, inputs, _output: inputs[0].clone()) for m in activations]
-    in_place = [m.inplace for m in activations]
-    for module in activations:
-        module.inplace = False
-    model(torch.rand_like(image[:, :, :64, :64]))
-    for handle in handles:
-        handle.remove()
-    for module, setting in zip(activations, in_place, strict=True):
-        module.inplace = setting
-    return model
 
 
 def error(model: nn.Module, shrunk: nn.Module, image: Tensor) -> float:
@@ -193,50 +137,19 @@ def measure(
     """
     dense, image = randomised(network), torch.randn(1, 3, network.size, network.size)
     found = {case: facts(dense, network, part, case, image, repeats) for case in (*CASES, "torch-pruning")}
-    models = {"masked": masked(dense, part, "A", image)} | {case: fact.model for case, fact in found.items()}
+    models = {f"{case} {part}": fact.model.eval() for case, fact in found.items()}
+    models["masked"] = masked(dense, MASKED, "A", image)
     pairs = [(name, runtime) for name in models for runtime in RUNTIMES]
     latency_ms = timed_in_turn(models, pairs, image, transport, folder, threads=threads, turns=turns)
     rows = []
     for case, fact in found.items():
         given = {field.name: getattr(fact, field.name) for field in fields(Facts) if field.name != "model"}
         for runtime in RUNTIMES:
-            before, after = latency_ms["masked", runtime], latency_ms[case, runtime]
+            before, after = latency_ms["masked", runtime], latency_ms[f"{case} {part}", runtime]
             given[f"{runtime}_masked_ms"], given[f"{runtime}_ms"] = median(before), median(after)
             given[f"{runtime}_speedup"] = ratio(before, after)[0]
         rows.append(Row(network.name, part, case, **given))
     return rows
-
-
-def timed_in_turn(
-    models: dict[str, nn.Module],
-    pairs: Sequence[tuple[str, str]],
-    image: Tensor,
-    transport: Transport,
-    folder: Path,
-    *,
-    threads: int,
-    turns: int,
-) -> dict[tuple[str, str], list[float]]:
-    """Latencies in ms of each pair of a model's name and a runtime, one a round; every round has another order."""
-    image.numpy().tofile(folder / "image.bin")
-    pushed = (transport.push([folder / "image.bin"])[0], image.numpy())
-    with contextlib.ExitStack() as stack:
-        contenders = {}
-        for name, model in models.items():
-            with torch.no_grad():
-                wanted = model.eval()(image).numpy()
-            path = ep.export_onnx(model, image, folder / f"{name}.onnx")
-            for runtime in [runtime for paired, runtime in pairs if paired == name]:
-                artifact = compile_onnx(path, folder / f"{name}-{runtime}", runtime=runtime, threads=threads)
-                worker = stack.enter_context(Worker.start(transport, runtime, cores(transport, threads)))
-                file = transport.push([artifact.model])[0]
-                contenders[name, runtime] = Contender(worker, file, pushed, wanted, threads)
-        latency: dict[tuple[str, str], list[float]] = {key: [] for key in contenders}
-        order = random.Random(0)
-        for _ in range(turns):
-            for key in order.sample(list(contenders), len(contenders)):
-                latency[key].append(contenders[key].latency_ns() / 1e6)
-    return latency
 
 
 def read(path: Path) -> list[Row]:
@@ -305,14 +218,17 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", choices=names, default=names)
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.3, 0.5, 0.7])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=6, help="at least 2")
     parser.add_argument("--repeats", type=int, default=3, help="timed shrinkings of each network")
+    parser.add_argument("--keep", type=Path, help="folder for what is compiled, so that another run need not")
     parser.add_argument("--out", type=Path, default=Path("results/published"), help="folder of the .md and .csv")
     options = parser.parse_args()
     chosen = [network for network in NETWORKS if network.name in options.networks]
+    if options.rounds < 2:
+        parser.error("a ratio takes at least 2 rounds")
     missing = lacking(chosen)
     if missing:
-        parser.error(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")
+        parser.error(f"needs {', '.join(missing)}: pip install --no-deps {' '.join(missing)}")
     torch.set_num_threads(1)
     transport = connect("local")
     if not transport.acquire():
@@ -321,15 +237,18 @@ def main() -> int:
     rows = read(options.out / "shrinking.csv")
     with contextlib.closing(transport):
         for network in chosen:
-            for part in options.ratios:
-                if any((row.network, row.ratio) == (network.name, part) for row in rows):
-                    continue
-                with tempfile.TemporaryDirectory() as folder:
+            with contextlib.ExitStack() as stack:
+                folder = options.keep and options.keep / network.name
+                folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                folder.mkdir(parents=True, exist_ok=True)
+                for part in options.ratios:
+                    if any((row.network, row.ratio) == (network.name, part) for row in rows):
+                        continue
                     taken = {"threads": options.threads, "turns": options.rounds, "repeats": options.repeats}
-                    new = measure(network, part, transport, Path(folder), **taken)
-                rows += new
-                write(rows, options.out / "shrinking.csv")
-                print(*map(_line, new), sep="\n", flush=True)
+                    new = measure(network, part, transport, folder, **taken)
+                    rows += new
+                    write(rows, options.out / "shrinking.csv")
+                    print(*map(_line, new), sep="\n", flush=True)
     (options.out / "shrinking.md").write_text(page(rows, options.threads))
     return 0
 

@@ -74,7 +74,7 @@ def test_what_lacks_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     assert benchmark.main(["--networks", "resnet56"]) == 2
-    assert "pip install torch-pruning" in capsys.readouterr().err
+    assert "pip install --no-deps torch-pruning" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mistake", [["--ratio", "1.5"], ["--repeats", "0"], ["--networks", "resnet57"]])
