@@ -84,9 +84,17 @@ def in_order(keep: Flags, wanted: Sequence[Layout]) -> Layout:
 def _origin(network: Network, node: fx.Node) -> fx.Node:
     """The node that chose this tensor's order of channels."""
     site = network.by_node[node]
-    while site.operator.follows_order and len(site.operands) == 1 and not site.shared:
-        site = network.by_node[site.operands[0]]
+    while not site.shared and (before := _same_channels(network, site)) is not None:
+        site = before
     return site.node
+
+
+def _same_channels(network: Network, site: Site) -> Site | None:
+    """What gives a site its channels, one by one and in order, if that is one tensor."""
+    if not site.operator.follows_order or len(site.operands) != 1:
+        return None
+    before = network.by_node[site.operands[0]]
+    return before if before.channels == site.channels else None
 
 
 def wanted_orders(
@@ -144,11 +152,9 @@ def few_zero_rows(network: Network, decisions: Mapping[fx.Node, Decision]) -> fr
 
 def source_layer(network: Network, node: fx.Node) -> Site | None:
     """The layer that chooses this tensor's channels and their order, if nothing else reads them on the way."""
-    site = network.by_node[node]
-    while len(site.node.users) == 1 and not site.shared:
+    site: Site | None = network.by_node[node]
+    while site is not None and len(site.node.users) == 1 and not site.shared:
         if site.operator.chooses_order:
             return site
-        if not site.operator.follows_order or len(site.operands) != 1:
-            return None
-        site = network.by_node[site.operands[0]]
+        site = _same_channels(network, site)
     return None

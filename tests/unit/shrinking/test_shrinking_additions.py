@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,34 @@ def test_a_stream_grows_at_its_end() -> None:
     cheap = shrink(masked, image).model
     assert index_copies(cheap) == 0
     assert_same(masked, cheap)
+
+
+@pytest.mark.parametrize("move", ["flatten", "pixel_unshuffle", "pixel_shuffle", "permute"])
+def test_layers_that_meet_behind_other_channels(move: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), LAST[move][0]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(LAST[move][1](self.a(x)) + LAST[move][1](self.b(x)))
+
+    masked = Net().double().eval()
+    with torch.no_grad():
+        masked.a.weight[[0, 2, 5]] = masked.b.weight[[1, 2, 3, 6]] = 0.0
+    for options in ({}, {"align": 8}, {"additions": "gather"}):
+        image = torch.randn(1, 3, 6, 6).double()
+        shrunk = shrink(masked, image, **options).model
+        with torch.no_grad():
+            assert torch.allclose(shrunk(image), masked(image), rtol=0, atol=1e-12)
+
+
+LAST: dict[str, tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "flatten": (nn.Linear(128, 4), lambda x: x.flatten(1)),
+    "pixel_unshuffle": (nn.Conv2d(32, 4, 1), lambda x: nn.functional.pixel_unshuffle(x, 2)),
+    "pixel_shuffle": (nn.Conv2d(2, 4, 1), lambda x: nn.functional.pixel_shuffle(x, 2)),
+    "permute": (nn.Linear(8, 4), lambda x: x.permute(0, 2, 3, 1)),
+}
 
 
 def test_channels_keep_their_order_where_a_reader_takes_them_as_they_are() -> None:
