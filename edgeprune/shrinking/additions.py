@@ -45,7 +45,7 @@ class Gather(nn.Module):
     def __init__(self, index: Tensor, channels: int, fill: Tensor | None = None, *, axis: int = CHANNEL_AXIS) -> None:
         super().__init__()
         self.channels, self.axis = channels, axis
-        self.appends_zeros = fill is not None and fill.numel() == 1 and not bool(fill.any())
+        self.appends_zeros = fill is not None and fill.numel() == 1 and fill.item() == 0.0
         self.run = _run(index.cpu().numpy(), channels) if fill is None or self.appends_zeros else None
         self.register_buffer("index", index)
         self.register_buffer("fill", None if self.appends_zeros else fill)
