@@ -45,13 +45,13 @@ class Kernels:
         # numpy stops at the first weight that is not zero, torch reads all
         weight = self.weight.cpu()
         numbers = (weight.float() if weight.dtype in (torch.bfloat16, torch.float16) else weight).numpy()
-        if numbers.ndim == 2:
-            return np.asarray(numbers != 0)
+        if numbers.size == numbers.shape[0] * numbers.shape[1]:
+            return np.asarray(numbers.reshape(numbers.shape[:2]) != 0)
         kernels = numbers.reshape(*numbers.shape[:2], -1)
         # most kernels tell by their middle weight; only rows with a zero there are read whole
         flags = kernels[:, :, kernels.shape[2] // 2] != 0
         rows = np.flatnonzero(~flags.all(axis=1) & numbers.reshape(len(numbers), -1).any(axis=1))
-        if kernels.shape[2] > 1 and len(rows):
+        if len(rows):
             flags[rows] = kernels[rows].any(axis=2)
         return np.asarray(flags)
 
