@@ -36,9 +36,10 @@ def private_copy(model: nn.Module) -> nn.Module:
     It shares parameters with the model, so they must not be written; all else is its own.
 
     Raises:
-        ModelError: The model can not be copied.
+        ModelError: The model can not be copied, or a weight is complex.
         WeightsError: A weight is NaN or infinite.
     """
+    _refuse_complex(model)
     memo: dict[int, Any] = {}
     unshared: set[int] = set()
     for module in every_module(model):
@@ -178,6 +179,16 @@ def _settle_parametrizations(module: nn.Module) -> None:
             module.register_parameter(name, nn.Parameter(tensor))
         else:
             module.register_buffer(name, tensor)
+
+
+def _refuse_complex(model: nn.Module) -> None:
+    tables = [module._parameters for module in every_module(model)]
+    if any(weight is not None and weight.is_complex() for table in tables for weight in table.values()):
+        names = [name for name, weight in model.named_parameters() if weight.is_complex()]
+        raise ModelError(
+            f"{names[0]} is complex, and constants are folded as real numbers",
+            hint="hold the real and the imaginary part in two parameters",
+        )
 
 
 def _refuse_nan(model: nn.Module) -> None:

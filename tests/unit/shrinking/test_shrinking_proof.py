@@ -112,3 +112,52 @@ def test_a_second_opinion_in_double_excuses_rounding() -> None:
             return x * (1 + 3e-5) if x.dtype is torch.float32 else x
 
     assert verify(nn.Identity(), Rounds(), (torch.randn(1, 2, 8, 8),)) == pytest.approx(3e-5, rel=0.1)
+
+
+class Chosen(nn.Module):
+    """Answers with whole numbers alone: the largest of each row, shifted."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.argmax(1) + self.shift
+
+
+class Phase(nn.Module):
+    """A complex output; what is added stands in its imaginary part."""
+
+    def __init__(self, added: float) -> None:
+        super().__init__()
+        self.added = added
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.complex(x, x + self.added)
+
+
+class Sign(nn.Module):
+    """A Boolean output."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x > 0
+
+
+@pytest.mark.parametrize(
+    ("masked", "shrunk"),
+    [(Chosen(0), Chosen(1)), (Phase(0.0), Phase(0.1)), (Sign(), nn.Sequential(nn.Threshold(0.5, 0.0), Sign()))],
+    ids=["whole", "complex", "Boolean"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_outputs_that_are_no_real_numbers_are_compared_too(
+    masked: nn.Module, shrunk: nn.Module, dtype: torch.dtype
+) -> None:
+    inputs = (torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).to(dtype),)
+    assert verify(masked, masked, inputs) == 0.0
+    with pytest.raises(ShrinkError, match="differs"):
+        verify(masked, shrunk, inputs)
+
+
+def test_complex_weights_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"1\.weight is complex"):
+        shrink(nn.Sequential(nn.Identity(), nn.Linear(3, 2, dtype=torch.complex64)), torch.zeros(1, 3))
