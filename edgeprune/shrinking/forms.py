@@ -23,12 +23,14 @@ CHANNEL_AXIS = 1
 class Form:
     """A tensor's shape for the example inputs, and its channel axis (0 or more; at or past the rank: it has none).
 
-    `fixed` says that it is made of parameters alone, so that it is trained and its batch may be 1.
+    `fixed` says that it is made of parameters alone, so that it is trained and its batch may be 1; `batched` that its
+    batch is known to be the input's, and not only as large for the example.
     """
 
     shape: torch.Size
     axis: int
     fixed: bool = False
+    batched: bool = True
 
     @property
     def rank(self) -> int:

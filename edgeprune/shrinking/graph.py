@@ -115,7 +115,8 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
         if form is not None:
             given = tuple(form for form in map(forms.get, operands) if form is not None)
             axis = kind.axis(node, given, form.shape)
-            forms[node] = Form(form.shape, form.axis if axis is None else axis, node in fixed)
+            batched = node.op == "placeholder" or any(each.batched for each in given)
+            forms[node] = Form(form.shape, form.axis if axis is None else axis, node in fixed, batched)
     return Network(root, tuple(_site(root, node, *chosen[node], forms, calls) for node in root.graph.nodes))
 
 

@@ -13,6 +13,7 @@ from torch import fx, nn
 from edgeprune.shrinking.additions import Gather, IndexAdd, addition_at
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector, varies
 from edgeprune.shrinking.forms import Forms
+from edgeprune.shrinking.operators.aligned import gives_shape, sizes_may_differ
 from edgeprune.shrinking.operators.base import Operator, has_channels
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ class Add(Operator):
         computed = decision.exact & varies(output)
         # an output that holds constants alone still takes its batch and image size from somewhere
         alone = not computed.any()
-        return [Demand.of(computed, present=alone), Demand.of(computed)]
+        needed = gives_shape(site) if sizes_may_differ(site) else [False, False]
+        if alone and not any(needed):
+            needed = [True, False]
+        return [Demand.of(computed, present=present) for present in needed]
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         addition = addition_at(site, plan)

@@ -83,19 +83,31 @@ def gives_shape(site: Site) -> list[bool]:
     """Which operands of an elementwise function must be there for the output to have its batch and image size.
 
     A gate [N, C, 1, 1] needs the image beside it; of two images one is enough, which is there if the output varies. An
-    image of one pixel may be larger for another input.
+    image of one pixel may be larger for another input, and so may a batch of one beside `a.mean(0, keepdim=True)`.
     """
     rank = 0 if site.form is None else site.form.rank
     shape = () if site.form is None else site.form.shape
     axis = 0 if site.form is None else site.form.axis
-    one_pixel = rank > 2 and all(size == 1 for place, size in enumerate(shape) if place not in (0, axis))
     full = [_rest(form, axis, rank) == [size for place, size in enumerate(shape) if place != axis]
             for form in site.operand_forms]  # fmt: skip
     free = [not form.fixed for form in site.operand_forms]
+    if any(form.batched for form in site.operand_forms):
+        full = [flag and form.batched for flag, form in zip(full, site.operand_forms, strict=True)]
     whole = [flag and own for flag, own in zip(full, free, strict=True)]
-    if one_pixel or not any(whole):
+    if _is_one_pixel(site.form) or not any(whole):
         return free
     return [place == whole.index(True) for place in range(len(whole))]
+
+
+def sizes_may_differ(site: Site) -> bool:
+    """Whether operands of equal shapes may have a larger batch or image than each other for other inputs."""
+    return _is_one_pixel(site.form) or not all(form.batched for form in site.operand_forms)
+
+
+def _is_one_pixel(form: Form | None) -> bool:
+    if form is None or form.rank <= 2:
+        return False
+    return any(size == 1 for place, size in enumerate(form.shape) if place not in (0, form.axis))
 
 
 def _rest(form: Form, axis: int, rank: int) -> list[int]:
