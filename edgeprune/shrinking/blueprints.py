@@ -40,7 +40,7 @@ def blueprint(name: str, module: nn.Module) -> _Written:
     if isinstance(module, nn.Module) and kind in _ASSEMBLED.values():
         return _parts(name, module)
     official = kind is getattr(nn, kind.__name__, None)
-    if (not official and kind is not HeldSizes) or not is_plain(module) or "forward" in vars(module):
+    if (not official and kind is not HeldSizes) or not is_plain(module):
         raise NeedsCodeError(f"{name} ({kind.__module__}.{kind.__qualname__})")
     prefix = "torch.nn." if official else _OWN
     plan = {"class": f"{prefix}{kind.__name__}", "options": {k: written(v) for k, v in _options(name, module).items()}}

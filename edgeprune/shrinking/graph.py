@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import ModelError
 from edgeprune.shrinking.exported import trace_exported
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms, settle_parameters, wanted_axes
+from edgeprune.shrinking.functional import raise_functional
 from edgeprune.shrinking.operators import operator_for
 from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
 from edgeprune.shrinking.shapes import shapes_of, unfit
@@ -124,10 +125,13 @@ def _follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[Traced, 
     """The graph by torch.fx, or where it can not by torch.export, with the shape of each node's output."""
     try:
         root = symbolic_trace(model)
-        return root, shapes_of(root, example_inputs)
+        shapes = shapes_of(root, example_inputs)
     except ModelError:
         # torch.fx may also have followed a way that tensors do not go: isinstance(x, Tensor) is false for its own
         _require_fit(model, example_inputs)
+    else:
+        raise_functional(root, shapes)
+        return root, shapes
     root = trace_exported(model, example_inputs)
     return root, shapes_of(root, example_inputs)
 

@@ -229,7 +229,7 @@ def _is_leaf(module: nn.Module | None) -> bool:
     if module is None or not type(module).__module__.startswith("torch.nn.") or isinstance(module, nn.Sequential):
         return False
     takes = inspect.signature(type(module).forward).parameters
-    return len(takes) == 2 and is_plain(module) and "forward" not in vars(module)
+    return len(takes) == 2 and is_plain(module)
 
 
 def _argument_names(model: nn.Module, count: int) -> list[str]:

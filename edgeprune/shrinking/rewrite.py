@@ -184,7 +184,10 @@ def install(root: nn.Module, name: str, value: Any) -> None:
             root._modules[step] = inner = nn.Module()
         root = inner
     if isinstance(value, nn.Module):
+        before = root._modules.get(last)
         root._modules[last] = value
+        if before is not None and before is not value:  # a layer whose activation, called first, stands inside of it
+            value._modules.update(before._modules)
     elif hasattr(root, last):
         return
     elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):

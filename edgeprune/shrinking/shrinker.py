@@ -24,6 +24,7 @@ from edgeprune.shrinking.description import Saved, save_shrunk
 from edgeprune.shrinking.exported import hold_sizes
 from edgeprune.shrinking.gradient import connectivity
 from edgeprune.shrinking.graph import Network, as_tuple, trace
+from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.plan import arrange, settle
 from edgeprune.shrinking.probing import probe
 from edgeprune.shrinking.report import ShrinkReport, count_params, report_on
@@ -129,6 +130,8 @@ def shrink(
     difference = verify(masked, shrunk, random, inputs) if exact else measure(masked, shrunk, [inputs, random])
     if model.training:
         notes.append("the model was in training mode and is taken in evaluation mode")
+    if not is_plain(masked):
+        notes.append("hooks and patches of the model itself, which change none of its outputs, are not taken over")
     if not exact:
         notes.append(f"constants of removed filters were dropped: outputs differ by {difference:.1e} of the largest")
     if align is not None:

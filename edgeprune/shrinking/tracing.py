@@ -18,6 +18,7 @@ from edgeprune.shrinking.additions import Gather, IndexAdd
 from edgeprune.shrinking.aliases import refuse_partial_write
 from edgeprune.shrinking.copying import duplicate
 from edgeprune.shrinking.sizes import HeldSizes
+from edgeprune.shrinking.subclasses import as_torch_layer, is_torch_layer
 from edgeprune.user_code import untraceable
 
 _PURE_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -42,7 +43,7 @@ class Traced:
 
     Attributes:
         model: The model that was traced, with in-place modules still in it.
-        modules: The modules that nodes call, by name; in-place ones as pure twins.
+        modules: The modules that nodes call, by name; in-place ones as pure twins, subclasses of layers as the layers.
         sizes: The sizes of the inputs that it holds for; None where these are all that the model takes.
     """
 
@@ -77,7 +78,8 @@ def traced(model: nn.Module, graph: fx.Graph, sizes: HeldSizes | None = None) ->
     """A graph of a model's modules with its operations made pure; the model and its modules are not changed."""
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
     modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name in called}
-    found = Traced(model, graph, modules, sizes)
+    twins = {id(module): as_torch_layer(module) for module in modules.values()}
+    found = Traced(model, graph, {name: twins[id(module)] for name, module in modules.items()}, sizes)
     _make_pure(found)
     return found
 
@@ -89,7 +91,8 @@ class _Tracer(fx.Tracer):
     """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Gather | IndexAdd) or super().is_leaf_module(m, module_qualified_name)
+        ours = isinstance(m, Gather | IndexAdd) or is_torch_layer(m)
+        return ours or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         name = self.path_of_module(m)

@@ -18,6 +18,7 @@ from torch.utils import _pytree
 
 from edgeprune.errors import ShrinkError
 from edgeprune.exporting import PARITY_TOLERANCE, parity
+from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.shapes import unfit
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
@@ -70,10 +71,10 @@ def verify(
 
 
 def _fault(masked: nn.Module, what: str) -> ShrinkError:
-    return ShrinkError(
-        f"the shrunk {type(masked).__name__} {what}",
-        hint="report this with the model: an operator of it is not what edgeprune takes it for",
-    )
+    hint = "report this with the model: an operator of it is not what edgeprune takes it for"
+    if not is_plain(masked):
+        hint = "shrink it without the hooks and patches of the model itself, which no trace sees"
+    return ShrinkError(f"the shrunk {type(masked).__name__} {what}", hint=hint)
 
 
 def _run(masked: nn.Module, inputs: tuple[Any, ...], shown: tuple[Any, ...]) -> list[Tensor]:

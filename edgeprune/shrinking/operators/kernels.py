@@ -152,5 +152,7 @@ def picked(tensor: Tensor, *places: Layout) -> Tensor:
 
 
 def is_plain(module: nn.Module | None) -> bool:
-    """Whether calling the module is calling its forward: no hook changes what goes in or out."""
-    return module is not None and not (module._forward_hooks or module._forward_pre_hooks)
+    """Whether calling the module is calling its class's forward: no hook and no patch of its own."""
+    if module is None or "forward" in vars(module):
+        return False
+    return not (module._forward_hooks or module._forward_pre_hooks)

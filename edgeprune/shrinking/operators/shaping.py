@@ -14,6 +14,7 @@ from torch import fx, nn
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms
 from edgeprune.shrinking.operators.base import ChannelWise, Operator, argument, has_channels, sole_tensor
+from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.patterns import Multiples
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Flatten(Operator):
         if not isinstance(first, fx.Node) or not has_channels(first, forms):
             return None
         flattens = (
-            isinstance(module, nn.Flatten)
+            (type(module) is nn.Flatten and is_plain(module))
             or (node.op == "call_function" and node.target in (torch.flatten, torch.reshape))
             or (node.op == "call_method" and node.target in ("flatten", "view", "reshape"))
         )
