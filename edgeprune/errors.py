@@ -11,6 +11,7 @@
     │   └── ResultsError            a results folder that is missing, locked or holds no run
     ├── StageError                  one stage failed for one network: the cell fails, the matrix goes on (1)
     │   ├── ShrinkError             the shrunk network would not equal the masked one
+    │   │   └── NoRuleError         the method that was asked for does not know an operator   (2)
     │   ├── ExportError             no ONNX file could be made
     │   ├── ParityError             the numbers of two forms of one network differ
     │   └── CompileError            a compiler refused the network
@@ -122,6 +123,12 @@ class StageError(EdgepruneError):
 
 class ShrinkError(StageError):
     """The shrunk network would not equal the masked one."""
+
+
+class NoRuleError(ShrinkError):
+    """The method that was asked for does not know an operator of the network; another method does."""
+
+    exit_status = 2
 
 
 class ExportError(StageError):

@@ -23,7 +23,7 @@ def table(report: ShrinkReport) -> list[str]:
     widths = [max(len(row[place]) for row in [_COLUMNS, *rows]) for place in range(len(_COLUMNS))]
     lines = [_line(row, widths) for row in [_COLUMNS, *rows]]
     causes, layers = _causes(report.layers)
-    lines += [f"{count:>7,} {cause} ({len(layers[cause])} layers)" for cause, count in causes.most_common()]
+    lines += [f"{count:>7,} {cause} ({_layers(len(layers[cause]))})" for cause, count in causes.most_common()]
     told = [f"left alone, with all channels that it reads: {name}" for name in report.unknown] + list(report.notes)
     return lines + [line for text in told for line in textwrap.wrap(text, _PAGE, subsequent_indent="  ")]
 
@@ -43,6 +43,10 @@ def _cells(row: LayerReport) -> tuple[str, ...]:
 
 def _change(before: int, after: int) -> str:
     return str(after) if before == after else f"{before} -> {after}"
+
+
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
 
 
 def _end(text: str, width: int) -> str:

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how needed channels are found: connectivity (default), or gradient, the paper's algorithm",
     )  # fmt: skip
     parser.add_argument(
-        "--align", metavar="N", type=int, help="8 or 16: keep filters where rounding up to the vector width is free"
+        "--align", metavar="N", type=_width, help="8 or 16: keep filters where rounding up to the vector width is free"
     )
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="where it is shrunk: cpu (default) or cuda")
 
@@ -75,7 +75,7 @@ def carry_out(given: argparse.Namespace) -> int:
         )
     masked = _build(given, shapes)
     training.load_weights(masked, given.weights)
-    masked.to(given.device)
+    masked.eval().to(given.device)
     generator = torch.Generator().manual_seed(0)
     example = tuple(torch.randn(1, *shape, generator=generator).to(given.device) for shape in shapes)
     options = {"additions": given.additions, "constants": given.constants, "method": given.method, "align": given.align}
@@ -95,7 +95,7 @@ def _report(given: argparse.Namespace, masked: nn.Module, shrunk: Shrunk, exampl
     from edgeprune.cli.layer_table import table
 
     print("\n".join(table(shrunk.report)))
-    masked, example = masked.cpu().eval(), tuple(one.cpu() for one in example)
+    masked, example = masked.cpu(), tuple(one.cpu() for one in example)
     shrunk.model.cpu()
     files = _save(shrunk, given.out)
     before, after = counting.count(masked, example), counting.count(shrunk.model, example)
@@ -107,6 +107,9 @@ def _report(given: argparse.Namespace, masked: nn.Module, shrunk: Shrunk, exampl
     difference = exporting.check_parity(masked if exact else shrunk.model, given.out, example)
     whose = "masked" if exact else "shrunk"
     print(f"{given.out}: differs from the {whose} network by {difference:.1e} of its largest output")
+    shapes = " and ".join(",".join(map(str, one.shape)) for one in example)
+    guessed = ":" in given.model and not given.input_shape
+    print(f"{given.out}: made for {shapes}" + (", the default; --input-shape names another" if guessed else ""))
 
 
 def _save(shrunk: Shrunk, out: Path) -> list[Path]:
@@ -151,7 +154,7 @@ def _require_place(out: Path, weights: Path) -> None:
             f"-o {out} would overwrite the masked weights in {weights}",
             hint="give another name, such as -o shrunk.onnx",
         )
-    folder = next(one for one in (out.absolute(), *out.absolute().parents) if one.exists())
+    folder = next(one for one in out.absolute().parents if one.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise StorageError(f"{folder} can not be written", hint="choose a place that you may write")
 
@@ -173,6 +176,12 @@ def _shape(text: str) -> tuple[int, ...]:
             f"{text!r} is not C,H,W, such as 3,32,32: sizes are fixed numbers, without the batch"
         )
     return tuple(int(part) for part in parts)
+
+
+def _width(text: str) -> int:
+    if not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no width of a vector: 8 or 16 channels")
+    return int(text)
 
 
 def _option(text: str) -> tuple[str, str | int | float | bool]:

@@ -9,11 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.exporting.parity import PARITY_TOLERANCE, check_parity, parity
+from edgeprune.exporting.quiet import quiet
 
 if TYPE_CHECKING:
     from edgeprune.exporting.onnx_file import export_onnx
 
-__all__ = ["PARITY_TOLERANCE", "check_parity", "export_onnx", "parity"]
+__all__ = ["PARITY_TOLERANCE", "check_parity", "export_onnx", "parity", "quiet"]
 
 
 def __getattr__(name: str) -> Any:

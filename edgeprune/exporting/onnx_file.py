@@ -7,10 +7,6 @@ process and on every machine. The exporter writes stack traces, file paths and r
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from torch import nn
 
 from edgeprune.errors import ExportError
 from edgeprune.evaluation import in_evaluation_mode
+from edgeprune.exporting.quiet import quiet
 from edgeprune.storage import write_whole
 
 # not the newest: one that ONNX Runtime (since 1.17) and TVM 0.27 both read, and that has all operators needed so far
@@ -54,7 +51,7 @@ def export_onnx(model: nn.Module, example_inputs: torch.Tensor | tuple[torch.Ten
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     what = type(model).__name__
     try:
-        with in_evaluation_mode(model), _quiet(), torch.no_grad():
+        with in_evaluation_mode(model), quiet(), torch.no_grad():
             program = torch.onnx.export(
                 model, inputs, dynamo=True, external_data=False, opset_version=OPSET, verbose=False
             )
@@ -113,17 +110,3 @@ def _root_cause(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings and log lines of the exporter: what matters of them ends as an error."""
-    log = logging.getLogger("torch.onnx")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(before)

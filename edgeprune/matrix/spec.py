@@ -195,8 +195,12 @@ def _explain(error: ValidationError, lines: Lines) -> MatrixError:
         return MatrixError(f"{place}: unknown key {where[-1]!r}", hint=nearest_hint(str(where[-1]), allowed))
     if first["type"] == "missing":
         return MatrixError(f"{place}: this key is needed", hint="see benchmarks/matrices/quickstart.yaml")
+    if first["type"] == "model_type":
+        keys = ", ".join(_keys(_model_at(where)))
+        return MatrixError(f"{place}: {where[0]} is a mapping of keys, not {value!r}", hint=f"allowed: {keys}")
     if first["type"] == "literal_error":
-        allowed = sorted(re.findall(r"(?<=')[^' ]+(?=')|\b\d+\b", str(first["ctx"]["expected"])))
+        allowed = re.findall(r"(?<=')[^' ]+(?=')|\b\d+\b", str(first["ctx"]["expected"]))
+        allowed.sort(key=lambda one: (int(one) if one.isdecimal() else 0, one))
         return MatrixError(f"{place}: {value!r} is not allowed", hint=nearest_hint(str(value), allowed))
     if where and "ratio" in where:
         return MatrixError(f"{place}: {value!r} is no pruning ratio", hint="allowed: 0 <= ratio < 1, such as 0.5")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -58,7 +59,7 @@ def load(spec: str, *, seed: int = 0, **options: Any) -> nn.Module:
             arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
             raise ModelError(
                 f"model {spec}: {attribute}({arguments}) raised {_describe(error, _definition(factory))}",
-                hint=f"run it alone: python -c 'import {module_name} as m; m.{attribute}({arguments})'",
+                hint="run it alone: python -c " + shlex.quote(f"import {module_name} as m; m.{attribute}({arguments})"),
             ) from error
     if not isinstance(model, torch.nn.Module):
         raise ModelError(
@@ -84,7 +85,7 @@ def _find(spec: str, module_name: str, attribute: str) -> Callable[..., object]:
     except (Exception, SystemExit) as error:
         raise ModelError(
             f"model {spec}: importing {module_name} raised {_describe(error)}",
-            hint=f"run it alone: python -c 'import {module_name}'",
+            hint="run it alone: python -c " + shlex.quote(f"import {module_name}"),
         ) from error
     where = getattr(module, "__file__", None) or module_name
     try:

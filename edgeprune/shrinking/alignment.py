@@ -67,8 +67,8 @@ def align_to(multiple: int, network: Network, known: Knowledge) -> Alignment:
         goes_on = len(following) == 1 and following[0].operator.follows_order and len(following[0].operands) == 1
         if not goes_on or following[0].channels != site.channels:
             constants = known.constants[site.node]
-            size = np.where(nonzero_constant(constants), np.abs(constants), 0.0)
-            ranks[site.node] = np.lexsort((-size, -found))
+            magnitude = np.where(nonzero_constant(constants), np.abs(constants), 0.0)
+            ranks[site.node] = np.lexsort((-magnitude, -found))
     sums = frozenset(site.node for site in network.sites if site.operator.is_addition)
     return Alignment(multiple, ranks, sums)
 

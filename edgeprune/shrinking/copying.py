@@ -11,6 +11,7 @@ import cmath
 import copy
 import functools
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -36,10 +37,11 @@ def private_copy(model: nn.Module) -> nn.Module:
     It shares parameters with the model, so they must not be written; all else is its own.
 
     Raises:
-        ModelError: The model can not be copied, or a weight is complex.
+        ModelError: The model is no module, is on the meta device, or can not be copied, or a weight is complex.
         WeightsError: A weight is NaN or infinite.
     """
-    _refuse_complex(model)
+    _require_network(model)
+    _require_real_numbers(model)
     memo: dict[int, Any] = {}
     unshared: set[int] = set()
     for module in every_module(model):
@@ -170,24 +172,44 @@ def _settle_parametrizations(module: nn.Module) -> None:
     if not parametrize.is_parametrized(module):
         return
     groups: Any = module.parametrizations
-    kinds = {name: type(group.original) for name, group in groups.items()}
-    tensors = {name: getattr(module, name).detach().clone() for name in kinds}
+    # a tensor that is computed of several, as weight_norm's is, was a parameter
+    trained = {
+        name: not hasattr(group, "original") or isinstance(group.original, nn.Parameter)
+        for name, group in groups.items()
+    }
+    tensors = {name: getattr(module, name).detach().clone() for name in trained}
     module.__class__ = parametrize.type_before_parametrizations(module)
     del module.parametrizations
     for name, tensor in tensors.items():
-        if issubclass(kinds[name], nn.Parameter):
+        if trained[name]:
             module.register_parameter(name, nn.Parameter(tensor))
         else:
             module.register_buffer(name, tensor)
 
 
-def _refuse_complex(model: nn.Module) -> None:
-    tables = [module._parameters for module in every_module(model)]
-    if any(weight is not None and weight.is_complex() for table in tables for weight in table.values()):
+def _require_network(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        hint = "give the torch.nn.Module itself"
+        if isinstance(model, Mapping):
+            hint = "give the network that this state dict was loaded into: model.load_state_dict(state)"
+        raise ModelError(f"what is to be shrunk is of type {type(model).__name__}, not a torch.nn.Module", hint=hint)
+
+
+def _require_real_numbers(model: nn.Module) -> None:
+    modules = every_module(model)
+    weights = [weight for module in modules for weight in module._parameters.values() if weight is not None]
+    buffers = [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
+    if any(weight.is_complex() for weight in weights):
         names = [name for name, weight in model.named_parameters() if weight.is_complex()]
         raise ModelError(
             f"{names[0]} is complex, and constants are folded as real numbers",
             hint="hold the real and the imaginary part in two parameters",
+        )
+    if any(tensor.is_meta for tensor in (*weights, *buffers)):
+        names = [name for name, one in (*model.named_parameters(), *model.named_buffers()) if one.is_meta]
+        raise ModelError(
+            f"{names[0]} is on the meta device, which holds no numbers",
+            hint='load the masked weights first: model.to_empty(device="cpu").load_state_dict(state)',
         )
 
 

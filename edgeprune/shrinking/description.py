@@ -22,7 +22,7 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor, fx, nn
 
 from edgeprune import __version__
-from edgeprune.errors import ModelError, WeightsError
+from edgeprune.errors import ModelError, UserError, WeightsError
 from edgeprune.shrinking.blueprints import blueprint, built
 from edgeprune.shrinking.notation import NeedsCodeError, read_graph, require_dotted, written_graph
 from edgeprune.shrinking.report import ShrinkReport
@@ -34,6 +34,8 @@ SCHEMA = 1
 
 _KIND = "edgeprune shrunk network"
 _SUFFIXES = (".safetensors", ".json")
+_BESIDE = (".pt", ".onnx")
+"""What else `edgeprune shrink` writes under the same NAME."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,10 @@ def save_shrunk(model: fx.GraphModule, report: ShrinkReport, path: str | Path) -
     Args:
         model: The network.
         report: What was done to get it; it is kept with it.
-        path: The files' place and NAME; folders on the way are made.
+        path: The files' place and NAME, a suffix of such a file is dropped; folders on the way are made.
 
     Raises:
+        UserError: The path ends in "/" or names no file.
         StorageError: A file cannot be written.
 
     Warns:
@@ -98,10 +101,11 @@ def load_shrunk(path: str | Path, device: str | torch.device = "cpu") -> fx.Grap
     """The network that `save_shrunk` wrote, in eval mode: the same numbers, the same names of parameters.
 
     Args:
-        path: The NAME that it was saved under, or either file.
+        path: The NAME that it was saved under, or any file of that name that `edgeprune shrink` wrote.
         device: Where its tensors go.
 
     Raises:
+        UserError: The path names a folder, or the device can not be used here.
         ModelError: There is no description, or it is none that this edgeprune writes.
         WeightsError: The state does not fit the description.
 
@@ -118,14 +122,22 @@ def load_shrunk(path: str | Path, device: str | torch.device = "cpu") -> fx.Grap
     state_path, plan_path = (stem.with_name(stem.name + suffix) for suffix in _SUFFIXES)
     plan = _read_plan(plan_path)
     state = _read_state(state_path)
-    state |= {name: state[of] for name, of in plan["tied"].items() if of in state}
     try:
+        state |= {name: state[of] for name, of in plan["tied"].items() if of in state}
         model = _assemble(plan, state)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"{plan_path} is no whole description: {type(error).__name__}: {error}", hint="save the network again"
         ) from error
-    return model.to(device).eval()
+    return _moved(model, device).eval()
+
+
+def _moved(model: fx.GraphModule, device: str | torch.device) -> fx.GraphModule:
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch without CUDA
+        cause = str(error).partition("\n")[0]
+        raise UserError(f"no device {str(device)!r} is usable here: {cause}", hint='such as "cpu" or "cuda"') from error
 
 
 def _describe(model: fx.GraphModule, plan: dict[str, Any]) -> list[str]:
@@ -173,6 +185,8 @@ def _read_plan(path: Path) -> dict[str, Any]:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"no state {path}", hint="it belongs beside the description: copy both files again")
     try:
         return tensors_of(path.read_bytes())
     except (OSError, SafetensorError, ValueError) as error:
@@ -233,6 +247,8 @@ def _class_name(name: Any) -> str:
 
 
 def _stem(path: str | Path) -> Path:
-    """The place and NAME of a network's files, given with or without a suffix."""
+    """The place and NAME of a network's files, given with or without the suffix of any of them."""
     place = Path(path)
-    return place.with_suffix("") if place.suffix in _SUFFIXES else place
+    if not place.name or str(path).endswith("/"):
+        raise UserError(f"{str(path)!r} names a folder", hint="give a NAME in it, such as folder/shrunk")
+    return place.with_suffix("") if place.suffix in (*_SUFFIXES, *_BESIDE) else place

@@ -7,12 +7,7 @@ example inputs is checked when the network runs (`sizes.HeldSizes`).
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
+from edgeprune.exporting import quiet
 from edgeprune.shrinking.raising import leaf_node, raise_graph
 from edgeprune.shrinking.sizes import HeldSizes, held_sizes
 from edgeprune.shrinking.tracing import Traced, traced
@@ -80,7 +76,7 @@ def hold_sizes(root: Traced, shrunk: fx.GraphModule, example_inputs: tuple[Any, 
 
 def _export(model: nn.Module, inputs: tuple[Any, ...], sizes_stay_open: bool) -> torch.export.ExportedProgram:
     shapes = pytree.tree_map(_open_axes, inputs) if sizes_stay_open else None
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
         functional: torch.export.ExportedProgram = program.run_decompositions({})
     return functional
@@ -151,17 +147,3 @@ def _cut(leaf: Any, images: int | None, edge: int | None) -> Any:
 
 def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings, log lines and prints of torch.export: what matters of them ends as an error."""
-    log = logging.getLogger("torch")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(before)

@@ -93,8 +93,8 @@ def wanted_axes(
 def settle_parameters(node: fx.Node, forms: dict[fx.Node, Form | None], settled: set[fx.Node]) -> set[fx.Node]:
     """Let bare parameters among a node's inputs take the channel axis of the tensor that they meet there first.
 
-    Changes `forms`; returns the parameters that it settled. One that meets none
-    has its channels on its one axis that is not 1 wide, or else where its readers want them.
+    Changes `forms`; returns the parameters that it settled. One that meets none has its channels on its one axis that
+    is not 1 wide, or else where its readers want them.
     """
     partners = [forms[other] for other in node.all_input_nodes if other.op != "get_attr"]
     partner = next((form for form in partners if form is not None and form.channels), None)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree
 
-from edgeprune.errors import ShrinkError
+from edgeprune.errors import NoRuleError
 from edgeprune.shrinking.channels import Flags
 from edgeprune.shrinking.forms import Form
 from edgeprune.shrinking.graph import Network, Site
@@ -89,7 +89,7 @@ def connectivity(network: Network, example_inputs: tuple[Any, ...], *, factors_m
             activation that maps zero to another number made the other.
 
     Raises:
-        ShrinkError: An operator has no rule; the message names it.
+        NoRuleError: An operator has no rule; the message names it.
     """
     copy = _PositiveCopy(network, factors_matter)
     with torch.enable_grad():
@@ -263,9 +263,7 @@ def _normalised(x: Tensor, axes: int, weight: Tensor | None) -> Tensor:
     return mixed if weight is None else mixed * weight.to(x)
 
 
-def _no_rule(site: Site) -> ShrinkError:
-    node = site.node
-    kind = type(site.module).__name__ if site.module is not None else getattr(node.target, "__name__", node.target)
-    return ShrinkError(
-        f"the gradient method has no rule for {site.name} ({kind})", hint='take the default, method="connectivity"'
+def _no_rule(site: Site) -> NoRuleError:
+    return NoRuleError(
+        f"the gradient method has no rule for {site.name} ({site.kind})", hint='take the default, method="connectivity"'
     )

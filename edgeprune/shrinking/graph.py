@@ -56,6 +56,13 @@ class Site:
         """The module's name in the model, or the node's."""
         return str(self.node.target) if self.node.op == "call_module" else self.node.name
 
+    @property
+    def kind(self) -> str:
+        """The module's class, or the name of the function or method."""
+        if self.module is not None:
+            return type(self.module).__name__
+        return str(getattr(self.node.target, "__name__", self.node.target))
+
     @cached_property
     def kernels(self) -> Kernels:
         """The weights of the convolution or linear layer that the node calls."""

@@ -87,7 +87,7 @@ def report_on(plan: Plan, shrunk: fx.GraphModule, params_before: int, difference
     left = dict(shrunk.named_modules())
     layers = tuple(_layer_report(site, plan, left.get(site.name)) for site in _first_calls(network) if _is_layer(site))
     unknown = tuple(
-        f"{site.name} ({_kind(site)})"
+        f"{site.name} ({site.kind})"
         for site in network.sites
         if isinstance(site.operator, Opaque)
         and not isinstance(site.operator, Boundary)
@@ -129,19 +129,13 @@ def _is_layer(site: Site) -> bool:
     return site.module is not None and has_parameters(site.module)
 
 
-def _kind(site: Site) -> str:
-    if site.module is not None:
-        return type(site.module).__name__
-    return str(getattr(site.node.target, "__name__", site.node.target))
-
-
 def _layer_report(site: Site, plan: Plan, after: nn.Module | None) -> LayerReport:
     in_before = plan.network.by_node[site.operands[0]].channels if site.operands else site.channels
     in_after = _width(after, ("in_channels", "in_features", "num_features"), in_before)
     out_after = _width(after, ("out_channels", "out_features", "num_features"), site.channels)
     return LayerReport(
         layer=site.name,
-        op=_kind(site),
+        op=site.kind,
         in_before=in_before,
         in_after=in_after,
         out_before=site.channels,

@@ -1,7 +1,9 @@
 """`shrink`: from a masked network to the small network that gives the same numbers.
 
-The way: `graph` traces it; `constants` runs forwards, `liveness` backwards; `plan` puts the channels in order;
-`rewrite` builds the new network through `operators`; `verify` compares the two; `report` says what went and why.
+The way: `copying` makes a private copy; `graph` traces it, by `tracing` or by `exported`; `constants` runs forwards and
+`liveness` backwards, while `streams` makes sums cheap and `alignment` rounds widths up; `plan` puts the channels in
+order; `rewrite` builds the new network through `operators`; `probing` draws inputs on which `verify` compares the two;
+`report` says what went and why. `gradient` is the paper's own way to what is needed.
 """
 
 from __future__ import annotations
@@ -95,11 +97,13 @@ def shrink(
 
     Raises:
         UnknownNameError: An option that does not exist.
-        UserError: A width to align to that is none.
+        UserError: `align` is not 8, 16 or None.
         TraceError: Neither torch.fx nor torch.export can follow forward.
-        ModelError: The model can not be copied, or does not take the example inputs.
+        ModelError: The model is no module, holds no numbers, can not be copied, or does not take the example inputs.
         WeightsError: A weight is NaN or infinite.
-        ShrinkError: The result would not equal the masked network, or "gradient" has no rule for an operator.
+        NoRuleError: "gradient" has no rule for an operator.
+        ShrinkError: The result would not equal the masked network, or nothing can be compared, since the masked network
+            itself gives NaN for the example inputs.
 
     Example:
         >>> import torch
@@ -115,7 +119,7 @@ def shrink(
         raise UnknownNameError("treatment of constants", constants, CONSTANTS)
     if method not in METHODS:
         raise UnknownNameError("method of shrinking", method, METHODS)
-    if align not in (None, *ALIGNMENTS):
+    if align is not None and (type(align) is not int or align not in ALIGNMENTS):
         raise UserError(f"widths can not be aligned to {align!r}", hint="align is 8, 16 or None")
     inputs, exact = as_tuple(example_inputs), constants == "exact"
     masked = private_copy(model)

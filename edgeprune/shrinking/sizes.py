@@ -38,7 +38,7 @@ class HeldSizes(nn.Module):
         conditions: What must hold of the names, such as "s1 % 2 == 0": comparisons of whole numbers alone.
 
     Raises:
-        ModelError: A condition is no comparison of sizes.
+        ModelError: A condition is no comparison of sizes, or is of a name that no shape has.
 
     Example:
         >>> HeldSizes([["n", 3, "h"]], ["h > 8"])(torch.zeros(1, 3, 8))

@@ -25,6 +25,9 @@ from edgeprune.shrinking.size import pixels, size, weights_of_row
 COPY_OF_ONE_NUMBER = 8.0
 """What a copy costs a number of the sum, in multiply-adds of a convolution: 0.15 to 0.3 ns at 25 to 60 a ns."""
 
+NORM_PARAMS = 2
+"""Numbers of a channel in the normalisation that may follow a layer: scale and shift."""
+
 LARGEST_SHARE = 1e-3
 """Zero rows may add this part to the parameters and to the MACs that are left; shrinking promises no more."""
 
@@ -132,9 +135,7 @@ def few_zero_rows(network: Network, decisions: Mapping[fx.Node, Decision]) -> fr
             missing = int((decisions[site.node].keep & ~decisions[operand].keep).sum())
             if layer is None or not missing or missing == width:
                 continue
-            row = (
-                weights_of_row(layer, decisions[layer.operands[0]].keep) + 2
-            )  # and the two numbers of a normalisation that may follow
+            row = weights_of_row(layer, decisions[layer.operands[0]].keep) + NORM_PARAMS
             if missing * row < COPY_OF_ONE_NUMBER * width:
                 offers.append((missing * row, missing * row * pixels(layer), (site.node, place)))
     if not offers:

@@ -51,10 +51,10 @@ def verify(
 
     Raises:
         ModelError: The masked network does not take the inputs.
-        ShrinkError: The networks differ by more than rounding.
+        ShrinkError: The networks differ by more than rounding, or the masked one gives no numbers to compare.
     """
     expected = _run(masked, inputs, example_inputs or inputs)
-    if example_inputs is not None and not all(bool(torch.isfinite(output).all()) for output in expected):
+    if example_inputs is not None and not _finite(expected):
         return verify(masked, shrunk, example_inputs)
     try:
         actual = _outputs(shrunk, inputs)
@@ -66,8 +66,17 @@ def verify(
     # whole numbers chosen by numbers a rounding apart may differ in float32
     limit = math.inf if _same_but_for_choices(expected, actual) else limit
     if difference > limit or (difference > tolerance and not _equal_in_double(masked, shrunk, inputs, tolerance)):
+        if not _finite(expected):
+            raise ShrinkError(
+                f"{type(masked).__name__} itself gives NaN or infinite numbers for the example inputs",
+                hint="give example_inputs of the range that the model is made for, or check its weights",
+            )
         raise _fault(masked, f"differs from the masked one by {difference:.1e} of its output")
     return difference
+
+
+def _finite(outputs: list[Tensor]) -> bool:
+    return all(bool(torch.isfinite(output).all()) for output in outputs)
 
 
 def _fault(masked: nn.Module, what: str) -> ShrinkError:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import edgeprune as ep
+from edgeprune import shrinking
 from edgeprune.cli import main
 
 OWN = """
@@ -114,7 +115,17 @@ def params(path: str) -> int:
     return sum(p.numel() for p in ep.load_shrunk(path).parameters())
 
 
-def test_options_reach_the_shrinker(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_reach_the_shrinker(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        given.append(options)
+        return plain(*arguments, **options)
+
+    plain = shrinking.shrink
+    monkeypatch.setattr(shrinking, "shrink", spy)
     for name, options in {
         "auto": [], "gather": ["--additions", "gather"], "drop": ["--constants", "drop", "--additions", "gather"],
         "gradient": ["--method", "gradient", "--additions", "gather"], "aligned": ["--align", "16"],
@@ -124,6 +135,37 @@ def test_options_reach_the_shrinker(here: Path, capsys: pytest.CaptureFixture[st
         assert ("constants of removed filters were dropped" in said) == (name == "drop")
     assert params("drop") < params("gather") <= params("auto") < params("aligned")
     assert params("gradient") == params("gather")
+    assert [tuple(options.values()) for options in given] == [
+        ("auto", "exact", "connectivity", None), ("gather", "exact", "connectivity", None),
+        ("gather", "drop", "connectivity", None), ("gather", "exact", "gradient", None),
+        ("auto", "exact", "connectivity", 16),
+    ]  # fmt: skip
+
+
+def test_the_same_command_works_twice_and_tells_the_shape_that_it_guessed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "plain_net.py").write_text("from torch import nn\n\ndef build():\n    return nn.Conv2d(3, 4, 3)\n")
+    save_file(torch.nn.Conv2d(3, 4, 3).state_dict(), "plain.safetensors")
+    for _ in range(2):
+        assert shrink("plain_net:build", "-o", "twice.onnx", weights="plain.safetensors") == 0
+        assert "made for 1,3,32,32, the default; --input-shape names another" in capsys.readouterr().out
+
+
+def test_a_method_without_a_rule_is_a_wrong_request(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "soft_net.py").write_text(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softmax(1))\n"
+    )
+    save_file(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).state_dict(), "soft_weights.safetensors")
+    given = ["soft_net:build", "-o", "soft.onnx", "--method", "gradient"]
+    assert shrink(*given, weights="soft_weights.safetensors") == 2
+    assert "no rule for 1 (Softmax)" in capsys.readouterr().err
+
+
+def test_a_width_that_is_no_number_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        shrink("resnet20", "-o", "a.onnx", "--align", "x")
+    assert "'x' is no width of a vector: 8 or 16" in capsys.readouterr().err
 
 
 def test_a_model_of_ones_own_with_two_inputs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +179,8 @@ def test_a_model_of_ones_own_with_two_inputs(here: Path, capsys: pytest.CaptureF
     shapes = ["--input-shape", "3,8,8", "--input-shape", "5"]
     assert shrink("own_nets:two", "-o", "two.onnx", *shapes, weights="own.safetensors") == 0
     said = capsys.readouterr().out
-    assert "training mode" in said
+    assert "training mode" not in said
+    assert "two.onnx: made for 1,3,8,8 and 1,5" in said
     assert "torch.export" in said
     inputs = torch.randn(2, 3, 8, 8), torch.randn(2, 5)
     with torch.no_grad():

@@ -66,7 +66,8 @@ class Trap:
         (lambda: {**net().state_dict(), "3.bias": torch.tensor([0.0, float("nan"), 1.0])}, ["NaN", "3.bias [3]"]),
         (lambda: {**net().state_dict(), "3.bias": torch.tensor([0.0, float("inf"), 1.0])}, ["infinity", "3.bias"]),
         (lambda: [1, 2], ["no state dict"]),
-        (lambda: {"a": Trap()}, ["plain weights"]),
+        (lambda: {"a": Trap()}, ["plain weights: it holds more than tensors"]),
+        (net, ["it holds more than tensors (a whole module?)"]),
     ],
 )
 def test_what_does_not_fit_is_told_and_nothing_changes(tmp_path: Path, monkeypatch, make, parts: list[str]):
@@ -92,8 +93,12 @@ def test_missing_and_torn_files(tmp_path: Path):
         load_weights(net(), path)
     torch.save(net().state_dict(), tmp_path / "a.pt")
     (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:300])
-    with pytest.raises(WeightsError, match=r"b\.pt"):
+    with pytest.raises(WeightsError, match=r"b\.pt cannot be read as plain weights: it is not a whole torch file$"):
         load_weights(net(), tmp_path / "b.pt")
+    for content in (b"", b"\x80", b"no torch file at all", b"\x80\x02}q"):
+        (tmp_path / "c.pt").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"it is not a whole torch file$"):
+            load_weights(net(), tmp_path / "c.pt")
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path):

@@ -61,7 +61,8 @@ def test_the_quickstart_matrix_is_the_design_s(tmp_path: Path) -> None:
         (("measure: quick", "threads: [1, 1]"), 7, ["1 is there twice"]),
         (("measure: quick", "shrink: {constant: drop}"), 7, ["unknown key 'constant'", "did you mean constants?"]),
         (("measure: quick", "shrink: {constants: drops}"), 7, ["'drops' is not allowed", "did you mean drop?"]),
-        (("measure: quick", "shrink: {align: 12}"), 7, ["12 is not allowed", "allowed: 16, 8"]),
+        (("measure: quick", "shrink: {align: 12}"), 7, ["12 is not allowed", "allowed: 8, 16"]),
+        (("measure: quick", "shrink: gather"), 7, ["shrink is a mapping of keys", "allowed: additions, align"]),
         (("measure: quick", "shrink: drop"), 7, ["shrink", "'drop'"]),
     ],
 )

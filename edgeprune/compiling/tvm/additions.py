@@ -52,6 +52,7 @@ class _Operand(NamedTuple):
 
     @property
     def is_gathered(self) -> bool:
+        """Whether its channels are others than the source's, in another order, or constants in part."""
         return not np.array_equal(self.map, np.arange(len(self.map))) or bool(self.fill.any())
 
 

@@ -105,10 +105,6 @@ class Opaque(Operator):
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         return unknown(site.channels)
 
-    def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
-        """Forwards: which output channels that vary are multiples of a pattern; None if not any."""
-        return None
-
     def widen(self, site: Site, keep: Flags) -> Flags:
         return np.ones_like(keep)
 

@@ -35,9 +35,15 @@ class Kernels:
 
     @property
     def weight(self) -> Tensor:
-        """The weights as [out, in / groups, *kernel]; of a transposed convolution only with one group."""
+        """The weights as [out, in / groups, *kernel]."""
         weight = self.layer.weight.detach()
-        return weight.transpose(0, 1) if isinstance(self.layer, TRANSPOSED) else weight
+        if not isinstance(self.layer, TRANSPOSED):
+            return weight
+        if self.layer.groups == 1:
+            return weight.transpose(0, 1)
+        # torch keeps [in, out / groups]: each group is turned by itself
+        each = weight.reshape(self.layer.groups, -1, *weight.shape[1:])
+        return each.transpose(1, 2).flatten(0, 1)
 
     @cached_property
     def connected(self) -> Flags:

@@ -101,6 +101,12 @@ def test_where_random_numbers_make_nan_the_examples_are_compared() -> None:
         verify(Logarithm(), nn.Sequential(Logarithm(), Broken()), random, example)
 
 
+def test_a_masked_network_that_gives_nan_is_no_fault_of_the_shrunk_one() -> None:
+    with pytest.raises(ShrinkError, match="Logarithm itself gives NaN") as caught:
+        verify(Logarithm(), Logarithm(), (torch.randn(1, 2, 8, 8),), (-torch.ones(1, 2, 8, 8),))
+    assert "report" not in (caught.value.hint or "")
+
+
 def test_numbers_of_another_type_are_told_with_the_examples_shape() -> None:
     with pytest.raises(ModelError, match=r"\[1, 1, 28, 28\]"):
         shrink(mask(lenet(), 0.5, seed=0, beta=True), torch.zeros(1, 1, 28, 28).double())

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import edgeprune as ep
-from edgeprune.errors import ModelError, WeightsError
+from edgeprune.errors import ModelError, UserError, WeightsError
 from edgeprune.shrinking import load_shrunk, shrink
 from edgeprune.shrinking.notation import functions
 
@@ -271,4 +271,27 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
             load_shrunk(path)
     path.with_suffix(".safetensors").write_bytes(b"no")
     with pytest.raises(WeightsError, match="not a whole"):
+        load_shrunk(path)
+    path.with_suffix(".safetensors").unlink()
+    with pytest.raises(WeightsError, match="no state"):
+        load_shrunk(path)
+
+
+def test_any_file_of_the_name_leads_to_the_network(tmp_path: Path) -> None:
+    _, path = saved(*NETWORKS["pad"](), tmp_path)
+    for suffix in (".json", ".safetensors", ".pt", ".onnx"):
+        assert isinstance(load_shrunk(path.with_suffix(suffix)), torch.fx.GraphModule)
+    with pytest.raises(UserError, match="no device 'gpu' is usable here"):
+        load_shrunk(path, device="gpu")
+    for folder in ("", f"{tmp_path}/"):
+        with pytest.raises(UserError, match="names a folder"):
+            load_shrunk(folder)
+
+
+@pytest.mark.parametrize("key", ["tied", "frozen", "modules", "tensors", "graph"])
+def test_a_description_without_a_part_is_refused(key: str, tmp_path: Path) -> None:
+    _, path = saved(*NETWORKS["pad"](), tmp_path)
+    plan = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(plan | {key: None}))
+    with pytest.raises(ModelError, match="is no whole description"):
         load_shrunk(path)

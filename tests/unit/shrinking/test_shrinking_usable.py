@@ -15,9 +15,11 @@ from fvcore.nn import FlopCountAnalysis
 from masked_networks import RandomNetwork, SmallResNet, lenet, mask, mask_randomly
 from torch import nn
 from torch.nn.utils import parametrize, prune
+from torch.nn.utils.parametrizations import weight_norm
 
-from edgeprune.errors import ModelError, TraceError, UnknownNameError, WeightsError
+from edgeprune.errors import ModelError, TraceError, UnknownNameError, UserError, WeightsError
 from edgeprune.shrinking import IndexAdd, shrink
+from edgeprune.shrinking.operators.kernels import Kernels
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -179,6 +181,41 @@ def test_masks_of_torch_prune_and_parametrizations_are_read() -> None:
         assert torch.allclose(model(IMAGES), network(IMAGES), atol=1e-6)
 
 
+def test_a_parametrization_of_several_tensors_is_read() -> None:
+    network = nn.Sequential(weight_norm(nn.Conv2d(3, 6, 3)), nn.ReLU(), nn.Conv2d(6, 2, 1)).eval()
+    with torch.no_grad():
+        network[0].parametrizations.weight.original0[:4] = 0.0
+    model = shrink(network, IMAGES).model
+    assert isinstance(model.get_parameter("0.weight"), nn.Parameter)
+    with torch.no_grad():
+        assert torch.allclose(model(IMAGES), network(IMAGES), atol=1e-6)
+    assert model.get_submodule("0").out_channels == 2
+
+
+@pytest.mark.parametrize("groups", [2, 3, 6])
+def test_a_grouped_transposed_convolution_is_reported(groups: int) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 12, 3, groups=groups), nn.Conv2d(12, 2, 1)
+    ).eval()
+    with torch.no_grad():
+        network[0].weight[:3] = 0.0
+        network[2].weight[:, :1] = 0.0
+    for align in (None, 8):
+        result = shrink(network, IMAGES, align=align)
+        assert [row.layer for row in result.report.layers] == ["0", "2", "3"]
+        with torch.no_grad():
+            assert torch.allclose(result.model(IMAGES), network(IMAGES), atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_kernels_of_a_transposed_convolution_have_outputs_first(groups: int) -> None:
+    layer = nn.ConvTranspose2d(6, 12, 1, groups=groups, bias=False)
+    with torch.no_grad():
+        dense = torch.stack([layer(one.reshape(1, 6, 1, 1)).flatten() for one in torch.eye(6)], dim=1)
+    own = [rows.tensor_split(groups, dim=1)[group] for group, rows in enumerate(dense.tensor_split(groups))]
+    assert torch.equal(Kernels(layer).weight.flatten(1), torch.cat(own))
+
+
 def test_a_hooked_layer_is_left_alone() -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Conv2d(6, 2, 1)).eval()
     with torch.no_grad():
@@ -210,6 +247,14 @@ def test_mistakes_are_told(masked: nn.Module) -> None:
         shrink(masked, IMAGES, additions="gahter")
     with pytest.raises(UnknownNameError, match="'drops'"):
         shrink(masked, IMAGES, constants="drops")
+    for width in (8.0, True, 12, "8"):
+        with pytest.raises(UserError, match="can not be aligned"):
+            shrink(masked, IMAGES, align=width)  # type: ignore[arg-type]
+    for given, words in (("net", "of type str"), (masked.state_dict(), "of type OrderedDict")):
+        with pytest.raises(ModelError, match=words):
+            shrink(given, IMAGES)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"conv\.weight is on the meta device"):
+        shrink(copy.deepcopy(masked).to("meta"), IMAGES)
     broken = copy.deepcopy(masked)
     with torch.no_grad():
         broken.fc.weight[0, 0] = float("nan")
