@@ -53,7 +53,7 @@ def test_zero_filters_answer_zero_in_case_a_alone(cases: ModuleType, case: str) 
 
 def test_rows_come_back_from_the_file(table: ModuleType, tmp_path: Path) -> None:
     ours = table.Row("resnet56", 0.5, "A", 1e-7, 1e-16, 10, 20, 1.0, 1.0, 0.1, 2.0, 1.0, 2.0, 3.0, 1.5, 2.0)
-    theirs = table.Row("resnet56", 0.5, "torch-pruning", *[None] * 2, 9, 18, *[None] * 2, 0.2, *[1.0] * 6)
+    theirs = table.Row("resnet56", 0.5, "torch-pruning", *[None] * 2, 9, 18, *[None] * 2, 0.2, *[1.0] * 4, *[None] * 2)
     table.write([ours, theirs], tmp_path / "rows.csv")
     assert table.read(tmp_path / "rows.csv") == [ours, theirs]
     assert table.read(tmp_path / "none.csv") == []
