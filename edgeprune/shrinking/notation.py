@@ -34,7 +34,10 @@ _NOT_METHODS = frozenset({
     "apply_", "map_", "map2_", "module_load", "numpy", "register_hook", "register_post_accumulate_grad_hook", "storage",
     "share_memory_", "untyped_storage",
 })  # fmt: skip
-_DOTTED = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_UNLISTED_METHODS = frozenset({"unflatten"})
+"""Methods that torch does not list among those it lets others override."""
+
+_DOTTED = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _ODD = "use a description that edgeprune wrote: this one names what no shrunk network holds"
 
 
@@ -71,16 +74,16 @@ def _methods() -> frozenset[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         names = {getattr(one, "__name__", "_") for one in get_overridable_functions()[Tensor]}
-    return frozenset(name for name in names if not name.startswith("_")) - _NOT_METHODS
+    return frozenset(name for name in names if not name.startswith("_")) - _NOT_METHODS | _UNLISTED_METHODS
 
 
 def written_graph(graph: fx.Graph) -> list[dict[str, Any]]:
     """The nodes of a graph, in the order they run.
 
     Raises:
-        NeedsCodeError: A node calls a function that is not torch's.
+        NeedsCodeError: A node calls or names what `read_graph` refuses, such as a function that is not torch's.
     """
-    return [
+    nodes = [
         {
             "op": node.op,
             "name": node.name,
@@ -90,6 +93,11 @@ def written_graph(graph: fx.Graph) -> list[dict[str, Any]]:
         }
         for node in graph.nodes
     ]
+    try:
+        read_graph(nodes)
+    except ModelError as refusal:
+        raise NeedsCodeError(f"the graph: {refusal}") from refusal
+    return nodes
 
 
 def read_graph(nodes: Any) -> fx.Graph:

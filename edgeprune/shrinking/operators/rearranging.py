@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -56,8 +57,10 @@ class Rearrange(ChannelWise):
         name, sizes = _name(site.node), _sizes(site.node)
         if site.form is None or sizes is None or name not in (*_VIEWS, "expand"):
             return surgery.copy(site)
-        # an expand takes -1 for the width that it finds, a view only where no other size is left open
-        width = -1 if name == "expand" else len(surgery.plan.layouts[site.node])
+        layout = surgery.plan.layouts[site.node]
+        # an expand takes -1 for the width that it finds; a view for all that is left, which is right if nothing is gone
+        whole = sizes[site.form.axis] == -1 and np.array_equal(layout, np.arange(site.channels))
+        width = -1 if name == "expand" or whole else len(layout)
         told = [surgery.value(size) if isinstance(size, fx.Node) else size for size in sizes]
         told[site.form.axis] = width
         return surgery.call_method(site, name, surgery.value(site.operands[0]), *told)

@@ -542,3 +542,15 @@ def test_outputs_of_every_shape() -> None:
     pairs = [(y, expected), (rest["one"], others["one"]), *zip(rest["all"], others["all"], strict=True)]
     assert all(torch.allclose(one, other, rtol=0.0, atol=1e-12) for one, other in pairs)
     assert shrunk.get_submodule("b").in_channels == 3
+
+
+def test_a_view_that_takes_all_that_is_left_takes_other_image_sizes() -> None:
+    """At one pixel the open size is the number of channels, at more it is not."""
+    net = masked(
+        Net("(b(F.relu(a(x)))).permute(0, 2, 3, 1).reshape(x.size(0), -1)", a=nn.Conv2d(3, 8, 3), b=nn.Conv2d(8, 6, 1)),
+        {"a": [1, 2]},
+    )
+    shrunk = shrink(net, torch.randn(1, 3, 3, 3, dtype=torch.float64)).model
+    for edge in (3, 5):
+        images = torch.randn(2, 3, edge, edge, dtype=torch.float64)
+        torch.testing.assert_close(shrunk(images), net(images), rtol=1e-10, atol=1e-10)

@@ -198,6 +198,32 @@ def test_modules_of_the_users_own_are_named(tmp_path: Path) -> None:
         load_shrunk(tmp_path / "own")
 
 
+class Routed(nn.Module):
+    """Layers under a name with dashes, and a method that torch does not list."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.ways = name, nn.ModuleDict({name: nn.Conv2d(3, 8, 3), "last": nn.Conv2d(4, 2, 1)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.ways[self.name](x)
+        return self.ways["last"](x.unflatten(1, (2, 4)).sum(1))
+
+
+@pytest.mark.parametrize(("name", "loads"), [("to-depth", True), ("to depth", False)])
+def test_what_is_saved_without_a_warning_loads(name: str, loads: bool, tmp_path: Path) -> None:
+    shrunk = shrink(mask(Routed(name), 0.5, 0, beta=True), IMAGES)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        files = shrunk.save(tmp_path / "net")
+    assert bool(files.needs_code) == bool(said) == (not loads)
+    if loads:
+        assert torch.equal(load_shrunk(tmp_path / "net")(IMAGES), shrunk.model(IMAGES))
+    else:
+        with pytest.raises(ModelError, match="your own code"):
+            load_shrunk(tmp_path / "net")
+
+
 def forge(plan: dict[str, Any], what: str) -> None:
     call = next(node for node in plan["graph"] if node["op"] == "call_function")
     module = next(iter(plan["modules"].values()))
