@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from edgeprune.shrinking.graph import Network
-from edgeprune.shrinking.shapes import meta_shapes
+from edgeprune.shrinking.shapes import Shapes, meta_shapes
 
 SIZES = (64, 128)
 """Longest side to try, in this order, where the example's images are longer.
@@ -27,8 +27,9 @@ take no less than 75.
 SMALL_SIZE = 16
 """Longest side to try first where the example's is at most 32: the last stage of a ResNet-56 then has 4x4 pixels."""
 
-MOST_SAMPLES = 2
-"""Size of the batch; two tell whether samples mix."""
+SAMPLES = 2
+"""Size of the batch where the network takes it; two tell whether samples mix, and whether a size of one was built in.
+"""
 
 
 def probe(network: Network, example_inputs: tuple[Any, ...], seed: int = 0) -> tuple[Any, ...]:
@@ -41,7 +42,9 @@ def probe(network: Network, example_inputs: tuple[Any, ...], seed: int = 0) -> t
     for shapes in _smaller(example_inputs) if held is None or held.holds_for_all else ():
         smaller = _drawn(example_inputs, shapes, seed)
         found = meta_shapes(network.root, smaller)
-        if found is not None and all(_alike(network, node, shape) for node, shape in found.items()):
+        if found is None or not all(_alike(network, node, shape) for node, shape in found.items()):
+            continue
+        if _batch(smaller) == _batch(example_inputs) or _answers_each(network, found):
             return smaller
     return _drawn(example_inputs, [list(tensor.shape) for tensor in _tensors(example_inputs)], seed)
 
@@ -56,6 +59,18 @@ def _alike(network: Network, node: Any, shape: torch.Size | None) -> bool:
     return len(shape) == form.rank and (form.axis >= form.rank or shape[form.axis] == form.channels)
 
 
+def _answers_each(network: Network, found: Shapes) -> bool:
+    """Whether each output has a row for each sample."""
+    outputs = [node for site in network.sites if site.node.op == "output" for node in site.node.all_input_nodes]
+    return all(shape is not None and shape[:1] == (SAMPLES,) for shape in map(found.get, outputs))
+
+
+def _batch(inputs: tuple[Any, ...]) -> int | None:
+    """The number of samples, None where the inputs have not the same."""
+    samples = {tensor.shape[0] if tensor.dim() else 0 for tensor in _tensors(inputs)}
+    return samples.pop() if len(samples) == 1 else None
+
+
 def _tensors(inputs: tuple[Any, ...]) -> list[Tensor]:
     return [leaf for leaf in _pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
@@ -63,18 +78,18 @@ def _tensors(inputs: tuple[Any, ...]) -> list[Tensor]:
 def _smaller(inputs: tuple[Any, ...]) -> Iterator[list[list[int]]]:
     """Shapes to try for the tensors of the inputs, smallest first."""
     tensors = _tensors(inputs)
-    samples = {tensor.shape[0] if tensor.dim() else 1 for tensor in tensors}
-    batch = MOST_SAMPLES if len(samples) == 1 and samples.pop() > MOST_SAMPLES else None
+    own = _batch(inputs)
     longest = max((max(tensor.shape[2:]) for tensor in tensors if _is_image(tensor)), default=0)
     sizes = (SMALL_SIZE,) if longest <= 2 * SMALL_SIZE else SIZES
-    for size in [size for size in sizes if size < longest] + ([longest] if batch else []):
-        shapes = []
-        for tensor in tensors:
-            shape = list(tensor.shape)
-            if _is_image(tensor):
-                shape[2:] = [_scaled(side, Fraction(size, longest)) for side in shape[2:]]
-            shapes.append([batch, *shape[1:]] if batch else shape)
-        yield shapes
+    for size in [*[size for size in sizes if size < longest], longest]:
+        for batch in (own,) if own in (None, 0, SAMPLES) else (SAMPLES,) if own != 1 else (SAMPLES, own):
+            shapes = []
+            for tensor in tensors:
+                shape = list(tensor.shape)
+                if _is_image(tensor):
+                    shape[2:] = [_scaled(side, Fraction(size, longest)) for side in shape[2:]]
+                shapes.append([batch, *shape[1:]] if batch else shape)
+            yield shapes
 
 
 def _is_image(tensor: Tensor) -> bool:
@@ -96,7 +111,7 @@ def _drawn(inputs: tuple[Any, ...], shapes: list[list[int]], seed: int) -> tuple
             return value
         shape = next(wanted)
         if not value.is_floating_point():
-            return value[: shape[0]] if shape else value
+            return value[torch.arange(shape[0], device=value.device) % len(value)] if shape and len(value) else value
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(value)
 
     return tuple(_pytree.tree_map(draw, inputs))

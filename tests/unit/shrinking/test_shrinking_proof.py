@@ -23,11 +23,11 @@ def probed(model: nn.Module, *inputs: torch.Tensor) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(
     ("shape", "small"),
     [
-        ((1, 3, 224, 224), (1, 3, 64, 64)),
+        ((1, 3, 224, 224), (2, 3, 64, 64)),
         ((8, 3, 32, 32), (2, 3, 16, 16)),
-        ((1, 3, 16, 16), (1, 3, 16, 16)),
-        ((1, 3, 256, 512), (1, 3, 32, 64)),
-        ((1, 3, 299, 299), (1, 3, 64, 64)),
+        ((1, 3, 16, 16), (2, 3, 16, 16)),
+        ((1, 3, 256, 512), (2, 3, 32, 64)),
+        ((1, 3, 299, 299), (2, 3, 64, 64)),
         ((2, 3, 64, 48), (2, 3, 64, 48)),
     ],
 )
@@ -40,25 +40,25 @@ def test_images_of_two_sizes_keep_their_proportion() -> None:
         def forward(self, x: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
             return nn.functional.max_pool2d(x, 2) + half
 
-    assert probed(Two(), torch.zeros(1, 3, 224, 224), torch.zeros(1, 3, 112, 112)) == [(1, 3, 64, 64), (1, 3, 32, 32)]
+    assert probed(Two(), torch.zeros(1, 3, 224, 224), torch.zeros(1, 3, 112, 112)) == [(2, 3, 64, 64), (2, 3, 32, 32)]
 
 
 def test_a_network_of_one_size_keeps_it() -> None:
     big = nn.Sequential(nn.Conv2d(1, 4, 5, stride=4), nn.Flatten(), nn.Linear(4 * 24 * 24, 3))
-    assert probed(big, torch.zeros(1, 1, 100, 100)) == [(1, 1, 100, 100)]
+    assert probed(big, torch.zeros(1, 1, 100, 100)) == [(2, 1, 100, 100)]
 
 
 def test_a_network_whose_channels_depend_on_the_size_keeps_it() -> None:
-    assert probed(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), torch.zeros(1, 1, 100, 100)) == [(1, 1, 100, 100)]
+    assert probed(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), torch.zeros(1, 1, 100, 100)) == [(2, 1, 100, 100)]
 
 
 def test_no_image_becomes_a_single_pixel() -> None:
     deep = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(16))
-    assert probed(deep, torch.zeros(1, 1, 32, 32)) == [(1, 1, 32, 32)]
+    assert probed(deep, torch.zeros(1, 1, 32, 32)) == [(2, 1, 32, 32)]
 
 
 def test_a_network_that_needs_more_than_64_pixels_gets_128() -> None:
-    assert probed(nn.Sequential(nn.Conv2d(1, 4, 75)), torch.zeros(1, 1, 299, 299)) == [(1, 1, 128, 128)]
+    assert probed(nn.Sequential(nn.Conv2d(1, 4, 75)), torch.zeros(1, 1, 299, 299)) == [(2, 1, 128, 128)]
 
 
 def test_whole_numbers_are_the_examples() -> None:
