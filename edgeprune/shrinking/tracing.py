@@ -8,14 +8,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from edgeprune.shrinking.additions import Gather, IndexAdd
-from edgeprune.shrinking.aliases import refuse_partial_write
+from edgeprune.shrinking.aliases import is_number, refuse_partial_write
 from edgeprune.shrinking.copying import duplicate
 from edgeprune.shrinking.sizes import HeldSizes
 from edgeprune.shrinking.subclasses import as_torch_layer, is_torch_layer
@@ -26,6 +27,12 @@ _PURE_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     operator.isub: operator.sub,
     operator.imul: operator.mul,
     operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
+    operator.ipow: operator.pow,
+    operator.iand: operator.and_,
+    operator.ior: operator.or_,
+    operator.ixor: operator.xor,
     torch.relu_: torch.relu,
     torch.sigmoid_: torch.sigmoid,
     torch.tanh_: torch.tanh,
@@ -34,6 +41,9 @@ _PURE_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.leaky_relu_: F.leaky_relu,
     F.elu_: F.elu,
     F.hardtanh_: F.hardtanh,
+    F.selu_: F.selu,
+    F.celu_: F.celu,
+    getattr(F, "threshold_"): F.threshold,  # noqa: B009 - unknown to torch's types
 }
 
 
@@ -84,6 +94,25 @@ def traced(model: nn.Module, graph: fx.Graph, sizes: HeldSizes | None = None) ->
     return found
 
 
+class _Proxy(fx.Proxy):
+    """Notes x += y as what it is: fx takes it for x = x + y, but other names of the tensor see the change."""
+
+    def _write(self, function: Callable[..., Any], other: Any) -> fx.Proxy:
+        pure = _PURE_FUNCTIONS[function].__name__.rstrip("_")
+        return self.tracer.create_proxy("call_function", function, (self, other), {}, name=pure)
+
+    __iadd__ = partialmethod(_write, operator.iadd)
+    __isub__ = partialmethod(_write, operator.isub)
+    __imul__ = partialmethod(_write, operator.imul)
+    __itruediv__ = partialmethod(_write, operator.itruediv)
+    __ifloordiv__ = partialmethod(_write, operator.ifloordiv)
+    __imod__ = partialmethod(_write, operator.imod)
+    __ipow__ = partialmethod(_write, operator.ipow)
+    __iand__ = partialmethod(_write, operator.iand)
+    __ior__ = partialmethod(_write, operator.ior)
+    __ixor__ = partialmethod(_write, operator.ixor)
+
+
 class _Tracer(fx.Tracer):
     """Follows the user's modules, and takes the modules of an earlier shrinking whole.
 
@@ -111,8 +140,11 @@ class _Tracer(fx.Tracer):
     ) -> fx.Node:
         return add_node(self.graph, kind, target, args, kwargs, name, type_expr)
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
     def create_arg(self, a: Any) -> Any:
-        if type(a) is fx.Proxy:
+        if type(a) is _Proxy:
             return a.node
         if type(a) is tuple:
             return tuple(map(self.create_arg, a))
@@ -153,7 +185,10 @@ def _make_pure(traced: Traced) -> None:
     order = {node: place for place, node in enumerate(traced.graph.nodes)}
     for node in [node for node in order if _is_in_place(node, traced.module(node))]:
         overwritten = node.args[0]
-        refuse_partial_write(node, order)
+        if isinstance(overwritten, fx.Node) and is_number(overwritten):
+            node.target = _PURE_FUNCTIONS[node.target]  # numbers are never overwritten
+            continue
+        refuse_partial_write(node, order, traced.modules)
         if node.op == "call_module":
             pure = duplicate(traced.modules[str(node.target)], {})
             setattr(pure, "inplace", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
@@ -175,7 +210,7 @@ def _is_in_place(node: fx.Node, module: nn.Module | None) -> bool:
         return getattr(module, "inplace", False) is True
     if node.op == "call_method":
         name = str(node.target)
-        return name.endswith("_") and not name.endswith("__") and callable(getattr(Tensor, name[:-1], None))
+        return name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
     if node.op != "call_function":
         return False
     if node.target is operator.setitem or "out" in node.kwargs:
