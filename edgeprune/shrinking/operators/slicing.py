@@ -43,9 +43,11 @@ class Split(Operator):
         axis = argument(node, 2, "dim", 0)
         if not isinstance(tensor, fx.Node) or form is None or not form.channels or not isinstance(axis, int):
             return None
+        if axis % form.rank != form.axis:  # sections of another axis do not fit the channels
+            return None
         taken = all(user.target is operator.getitem and isinstance(user.args[1], int) for user in node.users)
         plain = _parts(node, form, forms) is not None
-        return (tensor,) if taken and plain and axis % form.rank == form.axis else None
+        return (tensor,) if taken and plain else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         return np.zeros(0)

@@ -56,3 +56,12 @@ def test_the_larger_operand_gives_the_size(size: int, meet: Meeting) -> None:
 def test_a_cut_branch_goes_whole_where_sizes_are_known() -> None:
     net = Net(lambda net, a: a + net.dead(a))
     assert not hasattr(shrink(net, torch.randn(1, 3, 8, 8, dtype=torch.float64)).model, "dead")
+
+
+def test_sections_of_another_axis_are_left_alone() -> None:
+    torch.manual_seed(0)
+    net = Net(lambda net, a: torch.cat(a.split([1, 3], dim=2)[::-1], 2) + net.dead(a))
+    shrunk = shrink(net, torch.randn(1, 3, 8, 8, dtype=torch.float64)).model
+    image = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(shrunk(image), net(image), rtol=0.0, atol=1e-10)
