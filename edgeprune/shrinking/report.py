@@ -102,6 +102,8 @@ def report_on(plan: Plan, shrunk: fx.GraphModule, params_before: int, difference
     if any(site.shared for site in network.sites):
         names = sorted({site.name for site in network.sites if site.shared})
         notes.append(f"called several times, so its calls keep the same channels: {', '.join(names)}")
+    untied = _untied(network.root.model, shrunk)
+    notes += [f"shared one parameter, but train apart now: {', '.join(names)}" for names in untied]
     for reason in sorted({site.operator.needs_all for site in network.sites} - {""}):
         names = [site.name for site in network.sites if site.operator.needs_all == reason]
         notes.append(f"kept: {reason} ({', '.join(names)})")
@@ -116,6 +118,20 @@ def count_params(model: nn.Module) -> int:
             if parameter is not None:
                 counted[id(parameter)] = parameter.numel()
     return sum(counted.values())
+
+
+def _untied(masked: nn.Module, shrunk: nn.Module) -> list[list[str]]:
+    """Names of each parameter that several modules of the masked network share, and those of the shrunk one do not."""
+    tables = [module._parameters.values() for module in every_module(masked)]
+    shared = [id(parameter) for table in tables for parameter in table if parameter is not None]
+    if len(shared) == len(set(shared)):
+        return []
+    left = dict(shrunk.named_parameters(remove_duplicate=False))
+    names: dict[int, list[str]] = {}
+    for name, parameter in masked.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    tied = [[name for name in group if name in left] for group in names.values()]
+    return [group for group in tied if len({id(left[name]) for name in group}) > 1]
 
 
 def _first_calls(network: Network) -> list[Site]:

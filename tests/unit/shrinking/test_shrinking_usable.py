@@ -260,3 +260,12 @@ def test_mistakes_are_told(masked: nn.Module) -> None:
         broken.fc.weight[0, 0] = float("nan")
     with pytest.raises(WeightsError, match=r"fc\.weight"):
         shrink(broken, IMAGES)
+
+
+def test_the_report_names_weights_that_are_tied_no_more() -> None:
+    tied = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1)).eval()
+    tied[2].weight = tied[0].weight
+    with torch.no_grad():
+        tied[0].weight[1] = 0.0
+    report = shrink(tied, torch.zeros(1, 3, 4, 4)).report
+    assert [note for note in report.notes if "0.weight, 2.weight" in note and "train apart" in note]
