@@ -7,6 +7,7 @@ nodes and modules are placed; surviving modules keep their names, so the state d
 from __future__ import annotations
 
 import copy
+import keyword
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from edgeprune.errors import ModelError
 from edgeprune.shrinking.additions import Gather
 from edgeprune.shrinking.channels import Layout, Vector
 from edgeprune.shrinking.copying import duplicate, in_eval_mode
@@ -23,12 +25,16 @@ from edgeprune.shrinking.graph import Site
 from edgeprune.shrinking.plan import Plan
 from edgeprune.shrinking.tracing import add_node
 
+_TAKEN = frozenset({"graph", "_graph", "code", "_code", "meta"})
+"""Attributes of an fx.GraphModule, which no module or parameter of it can be called."""
+
 
 def rewrite(plan: Plan, class_name: str) -> fx.GraphModule:
     """Build the shrunk network in eval mode; the network of the plan is left as it is.
 
     Raises:
         ShrinkError: The plan contradicts itself.
+        ModelError: A module has a name that torch.fx needs.
     """
     surgery = Surgery(plan)
     for site in plan.network.sites:
@@ -176,8 +182,14 @@ class Surgery:
 
 
 def install(root: nn.Module, name: str, value: Any) -> None:
-    """Set an attribute by its dotted name, unless a module that came before brought it along."""
-    *path, last = name.split(".")
+    """Set an attribute by its dotted name, unless a module that came before brought it along.
+
+    Raises:
+        ModelError: torch.fx has another use for the name.
+    """
+    *path, last = steps = name.split(".")
+    if steps[0] in _TAKEN or any(map(keyword.iskeyword, steps)):
+        raise ModelError(f"torch.fx can not hold a module named {name}", hint="give it another name in the model")
     for step in path:
         inner = root._modules.get(step)
         if inner is None:

@@ -269,3 +269,11 @@ def test_the_report_names_weights_that_are_tied_no_more() -> None:
         tied[0].weight[1] = 0.0
     report = shrink(tied, torch.zeros(1, 3, 4, 4)).report
     assert [note for note in report.notes if "0.weight, 2.weight" in note and "train apart" in note]
+
+
+@pytest.mark.parametrize("name", ["graph", "_graph", "code", "_code", "meta", "class"])
+def test_names_that_torch_fx_needs_are_refused(name: str) -> None:
+    net = nn.Sequential()
+    net.add_module(name, nn.Conv2d(3, 2, 1))
+    with pytest.raises(ModelError, match=f"named {name}"):
+        shrink(net, torch.zeros(1, 3, 4, 4))
