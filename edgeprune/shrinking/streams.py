@@ -3,7 +3,14 @@
 `effects_of_structured_pruning_2022` (section 3.2) replaces an addition by an indexation-addition, which copies each
 operand that lacks some of the sum's channels. What such a copy costs depends on how the channels stand:
 
-    TABLE
+    sum (µs in ONNX Runtime)   plain   one run, padded   gathered   two ScatterND
+    16 x 32 x 32                12           11              18           27
+    64 x 56 x 56                38           55              64           96
+    256 x 56 x 56              131          199             248          472
+    512 x 28 x 28               67          100             121          205
+    2048 x 7 x 7                23           33              49           77
+
+One operand holds half of the channels; one thread of a shared AVX-512 machine, `benchmarks/speed/additions.py`.
 
 Start with `takes_any_order`. Where every reader of a sum takes its channels in any order, the first operand's stand
 first and those that only the other holds are appended, so a residual stream only ever grows at its end; where two
