@@ -4,11 +4,11 @@
 operand that lacks some of the sum's channels. What such a copy costs depends on how the channels stand:
 
     sum (µs in ONNX Runtime)   plain   one run, padded   gathered   two ScatterND
-    16 x 32 x 32                12           11              18           27
-    64 x 56 x 56                38           55              64           96
-    256 x 56 x 56              131          199             248          472
-    512 x 28 x 28               67          100             121          205
-    2048 x 7 x 7                23           33              49           77
+    16 x 32 x 32                   8                10         12              20
+    64 x 56 x 56                  37                55         63              96
+    256 x 56 x 56                133               208        261             541
+    512 x 28 x 28                 78               106        162             225
+    2048 x 7 x 7                  24                34         50              75
 
 One operand holds half of the channels; one thread of a shared AVX-512 machine, `benchmarks/speed/additions.py`.
 
