@@ -140,6 +140,41 @@ class ChannelWise(Operator):
         return surgery.copy(site)
 
 
+class Repeated(Operator):
+    """Base of operators with one operand that turn each of its channels into a run of channels, such as a flatten."""
+
+    follows_order = True
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        return np.repeat(operands[0], site.channels // len(operands[0]))
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        def by_channel(flags: Flags) -> Flags:
+            return np.asarray(flags.reshape(len(operands[0]), -1).any(axis=1))
+
+        return [Demand.of(by_channel(decision.exact), physical=by_channel(decision.keep), present=True)]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        run = site.channels // site.operand_forms[0].channels
+        return np.asarray((operands[0][:, None] * run + np.arange(run)).reshape(-1))
+
+
+class PassedBy(Operator):
+    """Base of nodes whose readers read the node's operand itself: nothing of the node is left but that it is there."""
+
+    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
+        return unknown(site.channels)
+
+    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        return [Demand.of(np.zeros(len(operand), dtype=np.bool_), present=True) for operand in operands]
+
+    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
+        return np.zeros(0, dtype=np.int64)
+
+    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
+        return surgery.value(site.operands[0])
+
+
 def sole_tensor(node: fx.Node, forms: Forms) -> fx.Node | None:
     """The first argument, if it is the only input of the node with a channel axis."""
     first = node.args[0] if node.args else node.kwargs.get("input")

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector
+from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms
-from edgeprune.shrinking.operators.base import ChannelWise, Operator, argument, has_channels, sole_tensor
+from edgeprune.shrinking.operators.base import ChannelWise, Operator, Repeated, argument, has_channels, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.patterns import Multiples
 
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from edgeprune.shrinking.rewrite import Surgery
 
 
-class Flatten(Operator):
+class Flatten(Repeated):
     """[N, C, H, W] to [N, C*H*W]: each channel becomes H*W features that stay or go together."""
-
-    follows_order = True
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         first = node.args[0] if node.args else node.kwargs.get("input")
@@ -46,26 +44,9 @@ class Flatten(Operator):
     def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
         return CHANNEL_AXIS
 
-    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
-        return np.repeat(operands[0], site.channels // len(operands[0]))
-
-    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        def by_channel(features: Flags) -> Flags:
-            return np.asarray(features.reshape(len(operands[0]), -1).any(axis=1))
-
-        return [Demand.of(by_channel(decision.exact), physical=by_channel(decision.keep), present=True)]
-
-    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        pixels = self._pixels(site)
-        return (operands[0][:, None] * pixels + np.arange(pixels)).reshape(-1)
-
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         # view(-1, 400) names a width that is gone, so every spelling becomes the one that names none
         return surgery.call_function(site, torch.flatten, surgery.value(site.operands[0]), 1)
-
-    @staticmethod
-    def _pixels(site: Site) -> int:
-        return int(site.operand_forms[0].shape[2:].numel())
 
 
 class Crop(ChannelWise):

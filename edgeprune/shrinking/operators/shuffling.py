@@ -15,9 +15,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, unknown
+from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms, moved_axis
-from edgeprune.shrinking.operators.base import Operator, argument
+from edgeprune.shrinking.operators.base import Operator, PassedBy, Repeated, argument
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.operators.questions import known_number
 from edgeprune.shrinking.patterns import Multiples
@@ -73,7 +73,7 @@ class Shuffle(Operator):
         return np.arange(site.channels).reshape(found.groups, -1).T.reshape(-1)
 
 
-class Part(Operator):
+class Part(PassedBy):
     """A step inside a channel shuffle, which is settled at its last step."""
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
@@ -89,18 +89,6 @@ class Part(Operator):
 
     def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
         return None
-
-    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
-        return unknown(site.channels)
-
-    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        return [Demand.of(np.zeros(len(operand), dtype=np.bool_), present=True) for operand in operands]
-
-    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        return np.zeros(0, dtype=np.int64)
-
-    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
-        return surgery.value(site.operands[0])
 
 
 class PixelShuffle(Operator):
@@ -130,26 +118,11 @@ class PixelShuffle(Operator):
         return np.asarray((plan.layouts[site.node][:, None] * block + np.arange(block)).reshape(-1))
 
 
-class PixelUnshuffle(Operator):
+class PixelUnshuffle(Repeated):
     """[N, C, H * r, W * r] to [N, C * r * r, H, W]: each channel becomes a block of r * r."""
-
-    follows_order = True
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         return _batched(node, forms) if _calls(node, module, nn.PixelUnshuffle, F.pixel_unshuffle) else None
-
-    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
-        return np.repeat(operands[0], site.channels // len(operands[0]))
-
-    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        def by_channel(flags: Flags) -> Flags:
-            return np.asarray(flags.reshape(len(operands[0]), -1).any(axis=1))
-
-        return [Demand.of(by_channel(decision.exact), physical=by_channel(decision.keep), present=True)]
-
-    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        block = site.channels // site.operand_forms[0].channels
-        return np.asarray((operands[0][:, None] * block + np.arange(block)).reshape(-1))
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         return surgery.copy(site)

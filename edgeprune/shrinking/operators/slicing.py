@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector
 from edgeprune.shrinking.forms import Form, Forms
-from edgeprune.shrinking.operators.base import Operator, argument, has_channels
+from edgeprune.shrinking.operators.base import Operator, PassedBy, argument, has_channels
 from edgeprune.shrinking.operators.questions import known_number
 from edgeprune.shrinking.patterns import Multiples
 
@@ -32,7 +32,7 @@ _SPLITS: dict[Any, str] = {
 }  # fmt: skip
 
 
-class Split(Operator):
+class Split(PassedBy):
     """chunk, split and tensor_split along the channels, if each part is taken by its number."""
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
@@ -48,19 +48,6 @@ class Split(Operator):
         taken = all(user.target is operator.getitem and isinstance(user.args[1], int) for user in node.users)
         plain = _parts(node, form, forms) is not None
         return (tensor,) if taken and plain else None
-
-    def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
-        return np.zeros(0)
-
-    def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        return [Demand.of(np.zeros(len(operands[0]), dtype=np.bool_), present=True)]
-
-    def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        return np.zeros(0, dtype=np.int64)
-
-    def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
-        # the parts read the tensor itself
-        return surgery.value(site.operands[0])
 
 
 class Slice(Operator):
