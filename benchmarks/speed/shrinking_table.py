@@ -45,17 +45,18 @@ MASKED = 0.5
 
 
 @dataclass(frozen=True)
-class Row:
-    """One shrunk network beside its masked one. Latencies in ms, medians over rounds.
+class Facts:
+    """What is known of a shrunk network before it is timed.
 
-    `case` is A, B or "torch-pruning". `error_*` is max |masked - shrunk| / max(1, max |masked|) over batches of 1 and 2
-    and two image sizes, empty for torch-pruning, which makes another network. `minimal_*` is over the two-way
-    connectivity minimum with `additions="gather"`, `params` and `macs` are of `additions="auto"`, which is timed.
+    `error_*` is max |masked - shrunk| / max(1, max |masked|) over batches of 1 and 2 and two image sizes, empty for
+    torch-pruning, which makes another network. `minimal_*` is over the two-way connectivity minimum with
+    `additions="gather"`; `params` and `macs` are of `additions="auto"`, which is timed.
     """
 
     network: str
     ratio: float
     case: str
+    """A, B or "torch-pruning"."""
     error_float32: float | None
     error_float64: float | None
     params: int
@@ -63,6 +64,12 @@ class Row:
     minimal_params: float | None
     minimal_macs: float | None
     cpu_s: float
+
+
+@dataclass(frozen=True)
+class Row(Facts):
+    """One shrunk network beside its masked one. Latencies in ms, medians over rounds."""
+
     onnxruntime_masked_ms: float
     onnxruntime_ms: float
     onnxruntime_speedup: float
@@ -82,33 +89,23 @@ def error(model: nn.Module, shrunk: nn.Module, image: Tensor) -> float:
     return worst
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a shrunk network before it is timed, by the names of `Row`."""
-
-    model: nn.Module
-    error_float32: float | None
-    error_float64: float | None
-    params: int
-    macs: int
-    minimal_params: float | None
-    minimal_macs: float | None
-    cpu_s: float
-
-
-def facts(dense: nn.Module, network: Network, part: float, case: str, image: Tensor, repeats: int) -> Facts:
-    """Shrink one masked network, or let torch-pruning prune the dense one."""
+def facts(
+    dense: nn.Module, network: Network, part: float, case: str, image: Tensor, repeats: int
+) -> tuple[nn.Module, Facts]:
+    """Shrink one masked network, or let torch-pruning prune the dense one: the result, and what is known of it."""
     if case not in CASES:
         model = prune_by_torch_pruning(copy.deepcopy(dense), image, part)
         counts = ep.count(model, image)
         taken = rounds([lambda: _theirs(dense, image, part)], repeats)
-        return Facts(model, None, None, counts.params, counts.macs, None, None, _cpu(taken))
+        return model, Facts(network.name, part, case, None, None, counts.params, counts.macs, None, None, _cpu(taken))
     zeroed = masked(dense, part, case, image)
     shrunk, double = ep.shrink(zeroed, image).model, copy.deepcopy(zeroed).double()
     least, smallest = minimum(zeroed, image), ep.count(ep.shrink(zeroed, image, additions="gather").model, image)
     counts = ep.count(shrunk, image)
-    return Facts(
-        model=shrunk,
+    return shrunk, Facts(
+        network=network.name,
+        ratio=part,
+        case=case,
         error_float32=error(zeroed, shrunk, image),
         error_float64=error(double, ep.shrink(double, image.double()).model, image.double()),
         params=counts.params,
@@ -138,7 +135,7 @@ def measure(
     """
     dense, image = randomised(network), torch.randn(1, 3, network.size, network.size)
     found = {case: facts(dense, network, part, case, image, repeats) for case in (*CASES, THEIRS)}
-    models = {f"{case} {part}": fact.model.eval() for case, fact in found.items()}
+    models = {f"{case} {part}": model.eval() for case, (model, _) in found.items()}
     models["masked"] = masked(dense, MASKED, "A", image)
     # torch-pruning's network is there to compare with, and TVM takes minutes to compile a large one
     pairs = [
@@ -146,14 +143,14 @@ def measure(
     ]
     latency_ms = timed_in_turn(models, pairs, image, transport, folder, threads=threads, turns=turns)
     rows = []
-    for case, fact in found.items():
-        given = {field.name: getattr(fact, field.name) for field in fields(Facts) if field.name != "model"}
+    for case, (_, known) in found.items():
+        given = asdict(known)
         for runtime in RUNTIMES:
             before, after = latency_ms["masked", runtime], latency_ms.get((f"{case} {part}", runtime))
             given[f"{runtime}_masked_ms"] = median(before)
             given[f"{runtime}_ms"] = None if after is None else median(after)
             given[f"{runtime}_speedup"] = None if after is None else ratio(before, after)[0]
-        rows.append(Row(network.name, part, case, **given))
+        rows.append(Row(**given))
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +12,12 @@ import torch
 from torch import nn
 
 import edgeprune as ep
-
-FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "speed" / "shrinking_speed.py"
+from tests.unit.benchmark_scripts import load
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("shrinking_speed", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load("shrinking_speed")
 
 
 def test_every_second_round_runs_in_the_other_order(benchmark: ModuleType) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -10,22 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "speed"
+from tests.unit.benchmark_scripts import load
 
 
-@pytest.fixture
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
+@pytest.fixture(scope="module")
+def cases() -> ModuleType:
+    return load("masked_cases")
 
 
-@pytest.fixture
-def cases(benchmarks: None) -> ModuleType:
-    return importlib.import_module("masked_cases")
-
-
-@pytest.fixture
-def table(benchmarks: None) -> ModuleType:
-    return importlib.import_module("shrinking_table")
+@pytest.fixture(scope="module")
+def table() -> ModuleType:
+    return load("shrinking_table")
 
 
 def network() -> nn.Module:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from edgeprune.errors import ParityError
-
-FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "speed" / "tvm_vs_onnxruntime.py"
+from tests.unit.benchmark_scripts import load
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tvm_vs_onnxruntime", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load("tvm_vs_onnxruntime")
 
 
 class FixedOutput:
