@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from edgeprune.shrinking.layers import NamedLayer, WeightedCall, named_layer
+from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.tracing import Traced
 
 _Function = Callable[..., Any]
@@ -87,7 +88,9 @@ def _calls(traced: Traced, shapes: dict[fx.Node, torch.Size | None]) -> Iterator
     found: dict[str, dict[fx.Node, NamedLayer]] = defaultdict(dict)
     for node in wanted:
         layer = _layer(node, traced, shapes, names)
-        if layer is not None and layer.name not in traced.modules:
+        called = None if layer is None else traced.modules.get(layer.name)
+        # a call on the weights of a layer that is called too is one more call of it, with the same settings
+        if layer is not None and (called is None or (is_plain(called) and repr(called) == repr(layer.module))):
             found[layer.name][node] = layer
     for name, calls in found.items():
         own = [node for node, tensor in names.items() if tensor.rpartition(".")[0] == name]

@@ -20,6 +20,7 @@ from edgeprune.errors import ModelError
 from edgeprune.shrinking.exported import trace_exported
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms, settle_parameters, wanted_axes
 from edgeprune.shrinking.functional import raise_functional
+from edgeprune.shrinking.named_reads import Whole, answer_sizes, kept_whole
 from edgeprune.shrinking.operators import operator_for
 from edgeprune.shrinking.operators.kernels import LAYERS, Kernels
 from edgeprune.shrinking.shapes import shapes_of, unfit
@@ -27,6 +28,8 @@ from edgeprune.shrinking.tracing import Traced, has_parameters, symbolic_trace
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.operators.base import Operator
+
+_WHOLE = Whole()
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,13 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
         node: None if shape is None else Form(shape, wanted.get(node, CHANNEL_AXIS)) for node, shape in shapes.items()
     }
     chosen: dict[fx.Node, tuple[Operator, tuple[fx.Node, ...]]] = {}
+    whole = kept_whole(root)
     settled: set[fx.Node] = set()
     fixed: set[fx.Node] = set()
     for node in root.graph.nodes:
         settled |= settle_parameters(node, forms, settled)
-        kind, operands = chosen[node] = operator_for(node, root.module(node), forms)
+        stays = node.op == "call_module" and node.target in whole
+        kind, operands = chosen[node] = (_WHOLE, ()) if stays else operator_for(node, root.module(node), forms)
         tensors = [other for other in node.all_input_nodes if forms[other] is not None]
         if node.op == "get_attr" or (tensors and fixed.issuperset(tensors)):
             fixed.add(node)
@@ -132,6 +137,7 @@ def _follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[Traced, 
     """The graph by torch.fx, or where it can not by torch.export, with the shape of each node's output."""
     try:
         root = symbolic_trace(model)
+        answer_sizes(root)
         shapes = shapes_of(root, example_inputs)
     except ModelError:
         # torch.fx may also have followed a way that tensors do not go: isinstance(x, Tensor) is false for its own
