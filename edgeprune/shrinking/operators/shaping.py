@@ -50,15 +50,20 @@ class Flatten(Repeated):
 
 
 class Crop(ChannelWise):
-    """x[:, :, a:b:c, ...]: a part of the image, all of the channels."""
+    """x[:, :, a:b:c, ...] and narrow: a part of the image, all of the channels; its ends may be sizes from forward."""
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
-        if node.op != "call_function" or node.target is not operator.getitem:
+        if node.target not in (operator.getitem, "narrow", torch.narrow) or node.op == "call_module":
             return None
         operand = sole_tensor(node, forms)
         form = None if operand is None else forms[operand]
-        places = None if form is None else _places(node.args[1], form.rank)
-        if operand is None or form is None or places is None:
+        if operand is None or form is None:
+            return None
+        if node.target is not operator.getitem:
+            cut = argument(node, 1, "dim", None)
+            return (operand,) if isinstance(cut, int) and cut % form.rank not in (0, form.axis) else None
+        places = _places(node.args[1], form.rank)
+        if places is None:
             return None
         of_axes = [place for place in places if place is not None]
         whole = slice(None)
@@ -66,6 +71,8 @@ class Crop(ChannelWise):
 
     def axis(self, node: fx.Node, operands: Sequence[Form], shape: torch.Size) -> int | None:
         """Moved up by each new axis before the channels, and down by each that an integer takes away."""
+        if node.target is not operator.getitem:
+            return operands[0].axis
         places, read, axis = _places(node.args[1], operands[0].rank) or [], 0, 0
         for place in places:
             if place is None:
@@ -127,18 +134,15 @@ class Concat(Operator):
 
 
 def _places(given: Any, rank: int) -> list[slice | int | None] | None:
-    """The index of x[...]: a place for each axis of x and None for each new one; None if it is no plain index."""
+    """The index of x[...]: a place for each axis of x and None for each new one; None if it is no plain index.
+
+    The ends of a slice may be nodes: where a tensor stood as one, the node would have a second tensor operand.
+    """
     listed = list(given) if isinstance(given, tuple) else [given]
     if any(not isinstance(place, slice | int | EllipsisType | None) or isinstance(place, bool) for place in listed):
-        return None
-    if any(isinstance(end, fx.Node) for place in listed if isinstance(place, slice) for end in _ends(place)):
         return None
     missing = rank - sum(isinstance(place, slice | int) for place in listed)
     if missing < 0 or sum(place is Ellipsis for place in listed) > 1:
         return None
     at = listed.index(Ellipsis) if Ellipsis in listed else len(listed)
     return listed[:at] + [slice(None)] * missing + listed[at + 1 :]
-
-
-def _ends(place: slice) -> tuple[Any, Any, Any]:
-    return place.start, place.stop, place.step
