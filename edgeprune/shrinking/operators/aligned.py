@@ -79,6 +79,22 @@ class Aligned(Operator):
         return _gathered(site, operand, source[layout], numbers, form, surgery)
 
 
+def filled(site: Site, operand: fx.Node, want: Layout, surgery: Surgery) -> fx.Node:
+    """What is left of an operand with exactly the channels `want`; what it does not hold is appended as numbers.
+
+    A channel that varies and is not held must not matter: it becomes zero.
+    """
+    plan, form = surgery.plan, surgery.plan.network.by_node[operand].form
+    if form is None:
+        raise TypeError(f"{operand.name} is no tensor")
+    held, known = plan.layouts[operand], plan.constants[operand]
+    moving = varies(known)
+    right = plan.decisions[operand].exact | moving
+    source = np.full(form.channels, -1, dtype=np.int64)
+    source[held] = np.where(right[held], np.arange(len(held)), -1)
+    return _gathered(site, operand, source[want], np.where(moving, 0.0, known)[want], form, surgery)
+
+
 def gives_shape(site: Site) -> list[bool]:
     """Which operands of an elementwise function must be there for the output to have its batch and image size.
 

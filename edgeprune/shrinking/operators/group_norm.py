@@ -1,4 +1,7 @@
-"""Group normalisation: a group stays whole or goes, since all its channels share one mean and one variance."""
+"""Group normalisation: a group stays whole or goes, since all its channels share one mean and one variance.
+
+Constants of a group that stays are appended as numbers, so that no layer computes rows for them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import fx, nn
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, varies
 from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
+from edgeprune.shrinking.operators.aligned import filled
 from edgeprune.shrinking.operators.base import Operator, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
 from edgeprune.shrinking.operators.normalisation import pick_channels
@@ -47,7 +51,7 @@ class GroupNorm(Operator):
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         computed = decision.keep if site.shared else decision.exact & varies(output)
         value = _whole_groups(site, computed)
-        return [Demand.of(value, physical=_whole_groups(site, decision.keep), present=True)]
+        return [Demand.of(value, present=True)]
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep)
@@ -64,7 +68,7 @@ class GroupNorm(Operator):
             output, decision = plan.constants[site.node], plan.decisions[site.node]
             computed = _whole_groups(site, decision.exact & varies(output))[layout]
             self._settle(shrunk, ~computed, np.where(varies(output), 0.0, output)[layout])
-        return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
+        return surgery.call_module(site, shrunk, filled(site, site.operands[0], layout, surgery))
 
     @staticmethod
     def _settle(norm: nn.GroupNorm, idle: Flags, constants: Vector) -> None:

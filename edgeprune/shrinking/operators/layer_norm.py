@@ -1,7 +1,7 @@
 """Layer normalisation: its mean and variance are over the channels, so it needs all of them with their values.
 
-Its output may still lose channels: where the scale is zero a channel is the constant shift, and readers take what they
-need of the others.
+Those that are constants are appended as numbers, so that no layer computes rows for them. Its output may still lose
+channels: where the scale is zero a channel is the constant shift, and readers take what they need of the others.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 from torch import fx, nn
 from torch.nn import functional as F
 
-from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
+from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector, varies
 from edgeprune.shrinking.forms import Forms
+from edgeprune.shrinking.operators.aligned import filled
 from edgeprune.shrinking.operators.base import Operator, argument, has_channels
 from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
 
@@ -60,10 +61,13 @@ class LayerNorm(Operator):
         return given.get(weight, np.ones(site.channels)), given.get(bias, np.zeros(site.channels))
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        return [Demand.everything(len(operand)) for operand in operands]
+        computed = np.full(site.channels, (decision.exact & varies(output)).any())
+        return [Demand.of(computed, present=True), *(Demand.everything(len(operand)) for operand in operands[1:])]
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.arange(site.channels)
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
-        return surgery.copy_whole(site)
+        every = np.arange(site.channels)
+        numbers = [surgery.select(operand, every) for operand in site.operands[1:]]
+        return surgery.call_again(site, [filled(site, site.operands[0], every, surgery), *numbers])

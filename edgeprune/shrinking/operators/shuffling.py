@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms, moved_axis
+from edgeprune.shrinking.operators.aligned import filled
 from edgeprune.shrinking.operators.base import Operator, PassedBy, Repeated, argument
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.operators.questions import known_number
@@ -92,7 +93,10 @@ class Part(PassedBy):
 
 
 class PixelShuffle(Operator):
-    """[N, C * r * r, H, W] to [N, C, H * r, W * r]: each channel is made of a block of r * r."""
+    """[N, C * r * r, H, W] to [N, C, H * r, W * r]: each channel is made of a block of r * r.
+
+    Constants of a block that stays are appended to it as numbers, so that the layer before computes no row for them.
+    """
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
         return _batched(node, forms) if _calls(node, module, nn.PixelShuffle, F.pixel_shuffle) else None
@@ -103,19 +107,15 @@ class PixelShuffle(Operator):
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         block = len(operands[0]) // site.channels
-        value = np.repeat(decision.exact, block)
-        return [Demand.of(value, physical=np.repeat(decision.keep, block), present=True)]
+        return [Demand.of(np.repeat(decision.exact, block), present=True)]
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep)
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
-        return surgery.call_again(site, [surgery.select(site.operands[0], self.reads(site, surgery.plan))])
-
-    def reads(self, site: Site, plan: Plan) -> Layout:
-        """The blocks of the channels that are kept."""
         block = site.operand_forms[0].channels // site.channels
-        return np.asarray((plan.layouts[site.node][:, None] * block + np.arange(block)).reshape(-1))
+        rows = (surgery.plan.layouts[site.node][:, None] * block + np.arange(block)).reshape(-1)
+        return surgery.call_again(site, [filled(site, site.operands[0], rows, surgery)])
 
 
 class PixelUnshuffle(Repeated):

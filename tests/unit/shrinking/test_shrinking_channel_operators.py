@@ -72,11 +72,13 @@ def test_a_shuffle_that_is_none_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("shuffle", ["F.pixel_shuffle(a(x), 2)", "up(a(x))"])
-def test_pixel_shuffle_moves_whole_blocks(shuffle: str) -> None:
+@pytest.mark.parametrize("biases", [False, True], ids=["A", "B"])
+def test_pixel_shuffle_takes_blocks_and_needs_no_rows_for_constants(shuffle: str, biases: bool) -> None:
     net = masked(Net(f"last({shuffle})", a=conv(3, 12, 3), last=conv(3, 2, 3), up=nn.PixelShuffle(2)), {
         "a": [0, 1, 2, 3, 5]
-    }, biases=False)  # fmt: skip
-    check(net, {"a": (3, 8), "last": (2, 2)})
+    }, biases=biases)  # fmt: skip
+    # the first block is zero, or four numbers of its own
+    check(net, {"a": (3, 7), "last": (2 + biases, 2)})
 
 
 @pytest.mark.parametrize("unshuffle", ["F.pixel_unshuffle(a(x), 2)", "down(a(x))"])
@@ -115,8 +117,8 @@ def test_group_normalisation_keeps_whole_groups(affine: bool) -> None:
     net = masked(net, {"a": [0, 4, 5]})
     with torch.no_grad():
         net.last.weight[:, 2:4] = 0.0
-    # 4 and 5 are a group of constants, nothing reads that of 2 and 3, and 0 counts in the mean of 0 and 1
-    shrunk = check(net, {"a": (3, 4), "last": (4, 2)}).model
+    # 4 and 5 are a group of constants, nothing reads that of 2 and 3, and 0 counts as a number in the mean of 0 and 1
+    shrunk = check(net, {"a": (3, 3), "last": (4, 2)}).model
     assert shrunk.get_submodule("norm").num_groups == 2
 
 

@@ -153,7 +153,7 @@ def test_layer_normalisation_needs_its_channels_and_the_layers_behind_it_shrink(
     net = masked(net, {"fc1": [0, 1, 5, 9], "fc2": [2, 3], "a": [2]})
     with torch.no_grad():
         net.norm.weight[[1, 4]] = net.g[[1, 4]] = 0.0
-    result = check(net, {"fc1": (4, 12), "fc2": (12, 4)})
+    result = check(net, {"a": (3, 5), "fc1": (4, 12), "fc2": (12, 4)})  # the constant is appended as a number
     assert any("layer normalisation needs all channels" in note for note in result.report.notes)
 
 
