@@ -93,7 +93,7 @@ def zero_rows(model: nn.Module, image: Tensor) -> nn.Module:
     least, decisions = find_live(network, known), find_live(network, known, sums)
     held: Mapping[fx.Node, Any] = {node: decisions[node].keep & ~least[node].keep for node in decisions}
     plan = arrange(Analysis(network, known.constants, known.multiples, decisions, held), reorder=False)
-    shrunk = rewrite(plan, type(model).__name__)
+    shrunk, _ = rewrite(plan, type(model).__name__)
     verify(zeroed, shrunk, (image,))
     return shrunk
 

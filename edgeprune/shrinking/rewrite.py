@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import keyword
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -29,8 +29,12 @@ _TAKEN = frozenset({"graph", "_graph", "code", "_code", "meta"})
 """Attributes of an fx.GraphModule, which no module or parameter of it can be called."""
 
 
-def rewrite(plan: Plan, class_name: str) -> fx.GraphModule:
+def rewrite(plan: Plan, class_name: str) -> tuple[fx.GraphModule, Mapping[fx.Node, fx.Node]]:
     """Build the shrunk network in eval mode; the network of the plan is left as it is.
+
+    Returns:
+        The network, and for each live node of the plan's the node that holds what is left of it, unless nothing reads
+        it.
 
     Raises:
         ShrinkError: The plan contradicts itself.
@@ -40,7 +44,7 @@ def rewrite(plan: Plan, class_name: str) -> fx.GraphModule:
     for site in plan.network.sites:
         if plan.decisions[site.node].live:
             surgery.place(site)
-    return in_eval_mode(surgery.finish(class_name))
+    return in_eval_mode(surgery.finish(class_name)), surgery.values
 
 
 class Surgery:
@@ -51,7 +55,7 @@ class Surgery:
         self.graph = fx.Graph()
         self.passed_on: dict[fx.Node, Vector] = {}
         self._made: dict[str, nn.Module | Tensor] = {}
-        self._values: dict[fx.Node, fx.Node] = {}
+        self.values: dict[fx.Node, fx.Node] = {}
         self._selected: dict[tuple[fx.Node, bytes], fx.Node] = {}
         model = plan.network.root.model
         weight = next((x for x in chain(model.parameters(), model.buffers()) if x.is_floating_point()), None)
@@ -60,7 +64,7 @@ class Surgery:
 
     def place(self, site: Site) -> None:
         """Add the shrunk form of a site."""
-        self._values[site.node] = site.operator.rebuild(site, self)
+        self.values[site.node] = site.operator.rebuild(site, self)
 
     def pass_on(self, site: Site, bias: Vector) -> Vector:
         """Leave a bias [C] that a layer did not have to the normalisation behind it, and return what the layer keeps.
@@ -78,7 +82,7 @@ class Surgery:
 
     def value(self, node: fx.Node) -> fx.Node:
         """The new node that holds what is left of an old one."""
-        return self._values[node]
+        return self.values[node]
 
     def select(self, node: fx.Node, want: Layout) -> fx.Node:
         """What is left of an old node, with exactly the channels `want`; they must be there."""

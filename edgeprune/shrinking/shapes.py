@@ -46,6 +46,12 @@ def meta_shapes(traced: Traced, inputs: tuple[Any, ...]) -> Shapes | None:
     return None
 
 
+def values_of(traced: Traced, inputs: tuple[Any, ...]) -> dict[fx.Node, Any]:
+    """What each node gives for these inputs, all at once in memory."""
+    with torch.no_grad():
+        return _Recorder(traced).read_values(*inputs)
+
+
 def unfit(example_inputs: tuple[Any, ...], error: Exception) -> ModelError:
     """What to tell the user whose model does not take the example inputs."""
     shown = ", ".join(str(list(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in example_inputs)
@@ -82,6 +88,16 @@ class _Reader(fx.Interpreter):
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.traced.modules[target](*args, **kwargs)
+
+
+class _Recorder(_Reader):
+    """Runs the network once and keeps what each node gives."""
+
+    frees_values = False
+
+    def read_values(self, *inputs: Any) -> dict[fx.Node, Any]:
+        self.read(*inputs)
+        return self.env
 
 
 class _MetaReader(_Reader):

@@ -2,8 +2,8 @@
 
 The way: `copying` makes a private copy; `graph` traces it, by `tracing` or by `exported`; `constants` runs forwards and
 `liveness` backwards, while `streams` makes sums cheap and `alignment` rounds widths up; `plan` puts the channels in
-order; `rewrite` builds the new network through `operators`; `probing` draws inputs on which `verify` compares the two;
-`report` says what went and why. `gradient` is the paper's own way to what is needed.
+order; `rewrite` builds the new network through `operators`; `probing` draws inputs on which `verify` and `choices`
+compare the two; `report` says what went and why. `gradient` is the paper's own way to what is needed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import UnknownNameError, UserError
 from edgeprune.shrinking.alignment import cost_and_gain
 from edgeprune.shrinking.channels import Flags
+from edgeprune.shrinking.choices import verify_choices
 from edgeprune.shrinking.constants import propagate
 from edgeprune.shrinking.copying import private_copy
 from edgeprune.shrinking.description import Saved, save_shrunk
@@ -128,10 +129,14 @@ def shrink(
     alive = _alive(network, inputs, exact=exact) if method == "gradient" else None
     cheap = additions == "auto"
     plan = arrange(settle(network, known, alive, cheap_sums=cheap, align=align), reorder=cheap)
-    shrunk = rewrite(plan, type(model).__name__)
+    shrunk, places = rewrite(plan, type(model).__name__)
     notes = list(hold_sizes(network.root, shrunk, inputs))
     random = probe(network, inputs)
-    difference = verify(masked, shrunk, random, inputs) if exact else measure(masked, shrunk, [inputs, random])
+    if exact:
+        difference = verify(masked, shrunk, random, inputs)
+        difference = max(difference, verify_choices(plan, shrunk, places, random, inputs))
+    else:
+        difference = measure(masked, shrunk, [inputs, random])
     if model.training:
         notes.append("the model was in training mode and is taken in evaluation mode")
     if not is_plain(masked):

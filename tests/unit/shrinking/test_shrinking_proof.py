@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from masked_networks import SmallResNet, lenet, mask
 from torch import nn
 
 from edgeprune.errors import ModelError, ShrinkError
-from edgeprune.shrinking import shrink
+from edgeprune.shrinking import shrink, shrinker
 from edgeprune.shrinking.copying import private_copy
 from edgeprune.shrinking.graph import trace
 from edgeprune.shrinking.probing import probe
+from edgeprune.shrinking.rewrite import rewrite
 from edgeprune.shrinking.verify import verify
 
 
@@ -167,3 +170,62 @@ def test_outputs_that_are_no_real_numbers_are_compared_too(
 def test_complex_weights_are_refused() -> None:
     with pytest.raises(ModelError, match=r"1\.weight is complex"):
         shrink(nn.Sequential(nn.Identity(), nn.Linear(3, 2, dtype=torch.complex64)), torch.zeros(1, 3))
+
+
+class Classes(nn.Module):
+    """Answers with whole numbers or truth values that a small network's scores are chosen by."""
+
+    def __init__(self, choice: str) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 1))
+        self.choice = choice
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        scores = self.body(x)
+        if self.choice == "argmax":
+            return scores.argmax(1).flatten(1)
+        if self.choice == "both":
+            return scores.mean((1, 2, 3)), (2.0 * scores).argmax(1)
+        if self.choice == "max":
+            return torch.max(scores, 1)[1]
+        if self.choice == "masked":
+            return scores.masked_fill(scores < -0.3, float("-inf")).argmax(1)
+        return scores.mean((2, 3)) > 1e3
+
+
+@pytest.mark.parametrize("choice", ["argmax", "both", "max", "masked", "above"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_scores_of_chosen_classes_are_compared(
+    choice: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = mask(Classes(choice), 0.5, seed=0, beta=True).to(dtype)
+    image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    result = shrink(net, image)
+    assert result.report.params_after < result.report.params_before
+    assert result.report.difference < (1e-5 if dtype is torch.float32 else 1e-10)
+
+    def wrong(*args: Any) -> Any:
+        made, places = rewrite(*args)
+        with torch.no_grad():
+            made.get_submodule("body.3").weight.mul_(1.001)  # the same classes
+            made.get_submodule("body.3").bias.mul_(1.001)
+        return made, places
+
+    monkeypatch.setattr(shrinker, "rewrite", wrong)
+    with pytest.raises(ShrinkError, match="differs"):
+        shrink(net, image)
+
+
+def test_scores_whose_channels_were_moved_or_cut_are_compared_as_they_are() -> None:
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            total = self.left(x) + self.right(x)
+            return self.last(total.relu()), total.shape[2] * torch.ones_like(total[:, 0], dtype=torch.int64)
+
+    net = mask(Parts(), 0.5, seed=0, beta=True).double()
+    result = shrink(net, torch.randn(2, 3, 6, 6).double())
+    assert result.report.params_after < result.report.params_before
