@@ -10,8 +10,8 @@ from __future__ import annotations
 import cmath
 import copy
 import functools
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -24,6 +24,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size})
 _TABLES = frozenset({dict, OrderedDict, set, list})
+_NO_TENSORS = _ATOMS | _TABLES | {tuple}
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks",
@@ -41,10 +42,11 @@ def private_copy(model: nn.Module) -> nn.Module:
         WeightsError: A weight is NaN or infinite.
     """
     _require_network(model)
-    _require_real_numbers(model)
+    modules = every_module(model)
+    _require_real_numbers(model, modules)
     memo: dict[int, Any] = {}
     unshared: set[int] = set()
-    for module in every_module(model):
+    for module in modules:
         # torch.nn.utils.prune writes into the parameter when its hook is removed
         if module._forward_pre_hooks:
             unshared.update(map(id, module._parameters.values()))
@@ -52,7 +54,7 @@ def private_copy(model: nn.Module) -> nn.Module:
             memo[id(parameter)] = parameter
         for value in vars(module).values():
             # computed weights, as prune leaves them as attributes, are no leaves of autograd and refuse deepcopy
-            if isinstance(value, Tensor) and not value.is_leaf:
+            if type(value) not in _NO_TENSORS and isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     for key in unshared:
         memo.pop(key, None)
@@ -66,20 +68,21 @@ def private_copy(model: nn.Module) -> nn.Module:
         if module._forward_pre_hooks:
             for name in _pruned_names(module):
                 prune.remove(module, name)  # type: ignore[no-untyped-call]
-        _settle_parametrizations(module)
+        if "parametrizations" in module._modules:
+            _settle_parametrizations(module)
     _refuse_nan(twin)
     return in_eval_mode(twin)
 
 
 def every_module(model: nn.Module) -> list[nn.Module]:
     """What model.modules() gives, in any order; torch's nested generators take ten times as long."""
-    found: dict[int, nn.Module] = {}
+    found = {id(model): model}
     waiting = [model]
     while waiting:
-        module = waiting.pop()
-        if id(module) not in found:
-            found[id(module)] = module
-            waiting += [inner for inner in module._modules.values() if inner is not None]
+        for inner in waiting.pop()._modules.values():
+            if inner is not None and id(inner) not in found:
+                found[id(inner)] = inner
+                waiting.append(inner)
     return list(found.values())
 
 
@@ -195,8 +198,7 @@ def _require_network(model: object) -> None:
         raise ModelError(f"what is to be shrunk is of type {type(model).__name__}, not a torch.nn.Module", hint=hint)
 
 
-def _require_real_numbers(model: nn.Module) -> None:
-    modules = every_module(model)
+def _require_real_numbers(model: nn.Module, modules: list[nn.Module]) -> None:
     weights = [weight for module in modules for weight in module._parameters.values() if weight is not None]
     buffers = [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
     if any(weight.is_complex() for weight in weights):
@@ -216,7 +218,7 @@ def _require_real_numbers(model: nn.Module) -> None:
 def _refuse_nan(model: nn.Module) -> None:
     tables = [table for module in every_module(model) for table in (module._parameters, module._buffers)]
     tensors = {id(tensor): tensor for table in tables for tensor in table.values() if tensor is not None}
-    if not any(_is_suspect(tensor) for tensor in tensors.values()):
+    if not _suspect(tensors.values()):
         return
     bad = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
     # a buffer may hold infinities on purpose, as an attention mask does
@@ -227,7 +229,11 @@ def _refuse_nan(model: nn.Module) -> None:
         )
 
 
-def _is_suspect(tensor: Tensor) -> bool:
-    """Whether a tensor may hold NaN or infinities: its sum tells, in one pass and without a temporary."""
-    inexact = tensor.is_floating_point() or tensor.is_complex()
-    return inexact and not cmath.isfinite(tensor.detach().sum().item())
+@torch.no_grad()
+def _suspect(tensors: Iterable[Tensor]) -> bool:
+    """Whether a tensor may hold NaN or infinities: sums tell, in one pass, and vectors are summed together."""
+    vectors: dict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        if tensor.is_floating_point() or tensor.is_complex():
+            vectors[tensor.dtype, tensor.device].append(tensor if tensor.dim() == 1 else tensor.sum().reshape(1))
+    return not all(cmath.isfinite(torch.cat(group).sum().item()) for group in vectors.values())
