@@ -117,7 +117,8 @@ def _asked_axis(node: fx.Node, modules: Mapping[str, nn.Module], rank: int) -> i
     module = modules.get(str(node.target)) if node.op == "call_module" else None
     if isinstance(module, nn.Linear | nn.LayerNorm):
         return rank - 1
-    return CHANNEL_AXIS if module is not None and any(True for _ in module.parameters(recurse=False)) else None
+    parameters = () if module is None else module._parameters.values()
+    return CHANNEL_AXIS if any(parameter is not None for parameter in parameters) else None
 
 
 def _before(node: fx.Node, rank: int, axis: int) -> int:

@@ -129,7 +129,9 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
             given = tuple(form for form in map(forms.get, operands) if form is not None)
             axis = kind.axis(node, given, form.shape)
             batched = node.op == "placeholder" or any(each.batched for each in given)
-            forms[node] = Form(form.shape, form.axis if axis is None else axis, node in fixed, batched)
+            settled_as = (form.axis if axis is None else axis, node in fixed, batched)
+            if settled_as != (form.axis, form.fixed, form.batched):
+                forms[node] = Form(form.shape, *settled_as)
     return Network(root, tuple(_site(root, node, *chosen[node], forms, calls) for node in root.graph.nodes))
 
 

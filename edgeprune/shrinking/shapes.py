@@ -114,6 +114,12 @@ class _MetaReader(_Reader):
     def run_node(self, n: fx.Node) -> Any:
         if n.op in ("placeholder", "get_attr", "output"):
             return super().run_node(n)
+        if n.op == "call_module" and len(n.args) == 1 and not n.kwargs and isinstance(n.args[0], fx.Node):
+            given = self.env[n.args[0]]
+            known = _by_rule(self.traced.modules[str(n.target)], given) if isinstance(given, Tensor) else None
+            if known is not None:
+                self.shapes[n] = known.shape
+                return known
         # what fx does here for its error messages takes longer than the operators
         args, kwargs = fx.node.map_arg((n.args, n.kwargs), self.env.__getitem__)
         result = getattr(self, n.op)(n.target, args, kwargs)
@@ -131,10 +137,6 @@ class _MetaReader(_Reader):
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.traced.modules[target]
-        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-            known = _by_rule(module, args[0])
-            if known is not None:
-                return known
         tensors = dict(chain(module.named_parameters(), module.named_buffers()))
         return torch.func.functional_call(module, _as_meta(tensors), args, kwargs)
 
@@ -145,24 +147,34 @@ def _as_meta(values: Any) -> Any:
 
 def _by_rule(module: nn.Module, x: Tensor) -> Tensor | None:
     """An empty output of a well-known layer, None for any other layer and for inputs that it may refuse."""
-    kind = type(module)
-    if kind in MODULES and is_plain(module):
-        return x
+    kind: Any = type(module)
     if not is_plain(module):
         return None
+    if kind in MODULES:
+        return x
+    if kind in CONVOLUTIONS:
+        return _convolved(module, x)
     if isinstance(module, _NORMS) and kind in _NORMS:
         fits = x.dim() == _NORMS.index(kind) + 3 and x.shape[1] == module.num_features
-        return x if fits and module.running_mean is not None else None
+        return x if fits and module._buffers["running_mean"] is not None else None
     if isinstance(module, nn.Linear) and kind is nn.Linear and x.dim() and x.shape[-1] == module.in_features:
-        return x.new_empty((*x.shape[:-1], module.out_features))
-    return _convolved(module, x) if kind in CONVOLUTIONS else None
+        return _empty((*x.shape[:-1], module.out_features), x)
+    return None
 
 
 def _convolved(module: nn.Module, x: Tensor) -> Tensor | None:
-    if not isinstance(module, CONVOLUTIONS) or x.dim() != module.weight.dim() or x.shape[1] != module.in_channels:
+    if not isinstance(module, CONVOLUTIONS):
+        return None
+    shape = x.shape
+    if len(shape) != len(module.kernel_size) + 2 or shape[1] != module.in_channels:
         return None
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
         return None
-    settings = zip(x.shape[2:], module.kernel_size, module.stride, module.padding, module.dilation, strict=True)
+    settings = zip(shape[2:], module.kernel_size, module.stride, module.padding, module.dilation, strict=True)
     space = [(size + 2 * pad - far * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, far in settings]
-    return x.new_empty((x.shape[0], module.out_channels, *space)) if min(space) > 0 else None
+    return _empty((shape[0], module.out_channels, *space), x) if min(space) > 0 else None
+
+
+def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """like.new_empty(shape), which takes ten times as long on the meta device."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device)

@@ -180,8 +180,9 @@ def sole_tensor(node: fx.Node, forms: Forms) -> fx.Node | None:
     first = node.args[0] if node.args else node.kwargs.get("input")
     if not isinstance(first, fx.Node) or not has_channels(first, forms):
         return None
-    others = [n for n in node.all_input_nodes if n is not first and forms[n] is not None]
-    return None if others else first
+    given = node.all_input_nodes
+    alone = len(given) == 1 or all(n is first or forms[n] is None for n in given)
+    return first if alone else None
 
 
 def has_channels(node: object, forms: Forms) -> bool:

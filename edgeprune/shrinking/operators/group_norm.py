@@ -30,11 +30,11 @@ class GroupNorm(Operator):
     """nn.GroupNorm."""
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
+        if type(module) is not nn.GroupNorm or not is_plain(module):
+            return None
         operand = sole_tensor(node, forms)
         form = None if operand is None else forms[operand]
-        if type(module) is not nn.GroupNorm or not is_plain(module) or operand is None or form is None:
-            return None
-        return (operand,) if form.axis == CHANNEL_AXIS else None
+        return (operand,) if operand is not None and form is not None and form.axis == CHANNEL_AXIS else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         norm = _norm(site)

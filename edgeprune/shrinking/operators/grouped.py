@@ -32,9 +32,11 @@ class Grouped(Operator):
     """A convolution in which each group of outputs reads its own group of inputs."""
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
+        if type(module) not in CONVOLUTIONS or not is_plain(module):
+            return None
         operand = sole_tensor(node, forms)
         form = None if operand is None else forms[operand]
-        if operand is None or form is None or not is_plain(module) or type(module) not in CONVOLUTIONS:
+        if operand is None or form is None:
             return None
         batched = form.axis == CHANNEL_AXIS and form.rank == getattr(module, "weight").dim()  # noqa: B009
         return (operand,) if batched and _has_groups(module) else None

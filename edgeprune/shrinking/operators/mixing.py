@@ -18,7 +18,7 @@ from edgeprune.errors import ShrinkError
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, nonzero_constant, varies
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.base import Operator, sole_tensor
-from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, LAYERS, TRANSPOSED, is_plain
+from edgeprune.shrinking.operators.kernels import LAYERS, is_plain
 from edgeprune.shrinking.patterns import ONE
 
 if TYPE_CHECKING:
@@ -36,16 +36,16 @@ class Mixing(Operator):
         return not site.shared
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
+        if not isinstance(module, LAYERS) or type(module) not in LAYERS or not is_plain(module):
+            return None
         operand = sole_tensor(node, forms)
         form = None if operand is None else forms[operand]
-        if operand is None or form is None or not is_plain(module):
+        if operand is None or form is None:
             return None
-        if type(module) is nn.Linear:
+        if isinstance(module, nn.Linear):
             return (operand,) if form.axis == form.rank - 1 else None
-        if isinstance(module, CONVOLUTIONS + TRANSPOSED) and type(module) in LAYERS:
-            batched = form.rank == module.weight.dim() and form.axis == CHANNEL_AXIS
-            return (operand,) if module.groups == 1 and batched else None
-        return None
+        batched = form.rank == module.weight.dim() and form.axis == CHANNEL_AXIS
+        return (operand,) if module.groups == 1 and batched else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         kernels, given = site.kernels, operands[0]

@@ -36,13 +36,15 @@ class BatchNorm(ChannelWise):
     """
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
+        if type(module) not in _NORMS or not is_plain(module):
+            return None
         operand = sole_tensor(node, forms)
         form = None if operand is None else forms[operand]
-        if operand is None or form is None or form.axis != CHANNEL_AXIS or not is_plain(module):
+        if operand is None or form is None or form.axis != CHANNEL_AXIS:
             return None
         if type(module) in _INSTANCE:
             return (operand,) if form.rank == _INSTANCE.index(type(module)) + 3 else None
-        return (operand,) if type(module) in _NORMS and getattr(module, "running_mean", None) is not None else None
+        return (operand,) if getattr(module, "running_mean", None) is not None else None
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         norm = _norm(site)

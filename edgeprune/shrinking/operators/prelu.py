@@ -25,9 +25,11 @@ class PReLU(ChannelWise):
     """nn.PReLU."""
 
     def match(self, node: fx.Node, module: nn.Module | None, forms: Forms) -> tuple[fx.Node, ...] | None:
+        if not isinstance(module, nn.PReLU) or not is_plain(module):
+            return None
         operand = sole_tensor(node, forms)
         form = None if operand is None else forms[operand]
-        if not isinstance(module, nn.PReLU) or not is_plain(module) or operand is None or form is None:
+        if operand is None or form is None:
             return None
         return (operand,) if form.axis == CHANNEL_AXIS or module.num_parameters == 1 else None
 
