@@ -50,12 +50,12 @@ def trace_exported(model: nn.Module, example_inputs: tuple[Any, ...]) -> Traced:
         except Exception as error:  # torch.export has no root of its own for what it can not follow
             cause = error
             continue
-        root = raise_graph(program, model, inputs)
+        root, functional = raise_graph(program, model, inputs)
         for strictly in (False, True):
             held = held_sizes(program, _tensors(inputs), strictly)
             # a forward that decides by its batch holds for two images alone
             if _runs(held, *_tensors(example_inputs)) and _equals(model, root, example_inputs, held):
-                return traced(root, root.graph, held)
+                return traced(root, root.graph, held, functional)
     raise untraceable(model, cause, "neither torch.fx nor torch.export can") from cause
 
 

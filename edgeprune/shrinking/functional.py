@@ -59,20 +59,18 @@ _CALLS: dict[_Function, tuple[str, inspect.Signature]] = {
 
 
 def raise_functional(traced: Traced, shapes: dict[fx.Node, torch.Size | None]) -> None:
-    """Make a layer's call of each functional call on parameters of one module that nothing else reads.
+    """Make a layer's call of each functional call on parameters that nothing else reads.
 
     Args:
-        traced: Its graph and its modules are changed.
+        traced: Its graph, its modules and its functional layers are changed.
         shapes: The shape of each node's output; it is kept in step with the graph.
     """
     for node, layer in list(_calls(traced, shapes)):
-        with traced.graph.inserting_before(node):
-            call = traced.graph.call_module(layer.name, (layer.source,))
         traced.modules.setdefault(layer.name, layer.module)
-        shapes[call] = shapes.pop(node)
+        if layer.bare:
+            traced.functional[layer.name] = layer.tensors
         holders = [other for other in node.all_input_nodes if other.op == "get_attr"]
-        node.replace_all_uses_with(call)
-        traced.graph.erase_node(node)
+        node.op, node.target, node.args, node.kwargs = "call_module", layer.name, (layer.source,), {}
         for holder in holders:
             if not holder.users:
                 traced.graph.erase_node(holder)
@@ -88,15 +86,22 @@ def _calls(traced: Traced, shapes: dict[fx.Node, torch.Size | None]) -> Iterator
     found: dict[str, dict[fx.Node, NamedLayer]] = defaultdict(dict)
     for node in wanted:
         layer = _layer(node, traced, shapes, names)
-        called = None if layer is None else traced.modules.get(layer.name)
-        # a call on the weights of a layer that is called too is one more call of it, with the same settings
-        if layer is not None and (called is None or (is_plain(called) and repr(called) == repr(layer.module))):
+        if layer is not None and _is_free(layer, traced):
             found[layer.name][node] = layer
-    for name, calls in found.items():
-        own = [node for node, tensor in names.items() if tensor.rpartition(".")[0] == name]
-        alone = all(user in calls for node in own for user in node.users)
-        if alone and len({repr(layer.module) for layer in calls.values()}) == 1:
+    for calls in found.values():
+        held = {name for layer in calls.values() for name in layer.tensors.values()}
+        alone = all(user in calls for node, name in names.items() if name in held for user in node.users)
+        if alone and len({(repr(layer.module), *sorted(layer.tensors.items())) for layer in calls.values()}) == 1:
             yield from calls.items()
+
+
+def _is_free(layer: NamedLayer, traced: Traced) -> bool:
+    """Whether no module is called that holds the layer's tensors, but for the same layer."""
+    if layer.bare:
+        owners = [f"{name.rpartition('.')[0]}." for name in layer.tensors.values()]
+        return not any(owner.startswith(f"{called}.") for called in traced.modules for owner in owners)
+    called = traced.modules.get(layer.name)
+    return called is None or (is_plain(called) and repr(called) == repr(layer.module))
 
 
 def _layer(

@@ -1,7 +1,8 @@
 """The layer of torch.nn that an operator with weights stands for. Start with `layer_of`.
 
 A module of the user's own that calls `F.conv2d(x, self.weight, self.bias)` computes what nn.Conv2d computes; put under
-the same name, the layer holds the same parameters under the same keys.
+the same name, the layer holds the same parameters under the same keys. Parameters of other names, such as `self.w`, are
+those of a layer for as long as the network is analysed; `lowering` makes functional calls of it again.
 """
 
 from __future__ import annotations
@@ -33,11 +34,19 @@ _TRAINED = {"weight", "bias"}
 
 @dataclass(frozen=True)
 class NamedLayer:
-    """A layer, the name that its parameters' keys begin with, and what it reads."""
+    """A layer, what it reads, and where it stands.
+
+    Attributes:
+        name: What its parameters' keys begin with, or a name that the model does not have.
+        tensors: The names in the model of its parameters and buffers, by their names in the layer.
+        bare: These are not the names that they would have in a layer of this name.
+    """
 
     name: str
     module: nn.Module
     source: fx.Node
+    tensors: Mapping[str, str]
+    bare: bool
 
 
 @dataclass(frozen=True)
@@ -73,28 +82,46 @@ def named_layer(
         tensor_of: Those parameters and buffers.
         model: What they are parts of.
     """
-    owners: set[str] = set()
+    held: dict[str, str] = {}
     tensors: dict[str, Tensor] = {}
     for role in _TENSORS:
         holder = call.given.get(role)
         if holder is None:
             continue
-        owner, _, leaf = names.get(holder, "").rpartition(".")
-        tensor = tensor_of(holder) if owner else None
-        if leaf != role or tensor is None or (role in _TRAINED) != isinstance(tensor, nn.Parameter):
+        tensor = tensor_of(holder) if holder in names else None
+        if tensor is None or (role in _TRAINED) != isinstance(tensor, nn.Parameter):
             return None
-        owners.add(owner)
-        tensors[role] = tensor
-    if len(owners) != 1 or "weight" not in tensors or _depends_on_sizes(call):
+        held[role], tensors[role] = names[holder], tensor
+    if "weight" not in tensors or _depends_on_sizes(call):
         return None
-    (name,) = owners
     module = _build(call, tensors)
     if module is None:
         return None
     for role, tensor in tensors.items():
         setattr(module, role, tensor)
-    _count_batches(module, model.get_submodule(name))
-    return NamedLayer(name, module.eval(), call.source)
+    owner = _owner(held, model)
+    _count_batches(module, None if owner is None else model.get_submodule(owner))
+    name = _new_name(held["weight"], module, model) if owner is None else owner
+    return NamedLayer(name, module.eval(), call.source, held, bare=owner is None)
+
+
+def _owner(held: Mapping[str, str], model: nn.Module) -> str | None:
+    """The module in the model that holds these tensors under a layer's names, and no others; None if there is none."""
+    owner = held["weight"].rpartition(".")[0]
+    if not owner or any(name != f"{owner}.{role}" for role, name in held.items()):
+        return None
+    module = model.get_submodule(owner)
+    own = {
+        key for table in (module._parameters, module._buffers) for key, tensor in table.items() if tensor is not None
+    }
+    return owner if own - {"num_batches_tracked"} == set(held) else None
+
+
+def _new_name(weight: str, module: nn.Module, model: nn.Module) -> str:
+    name = f"{weight.replace('.', '_')}_{type(module).__name__.lower()}"
+    while hasattr(model, name):
+        name += "_"
+    return name
 
 
 def _depends_on_sizes(call: WeightedCall) -> bool:
@@ -141,7 +168,7 @@ def _tuple(setting: Any) -> Any:
     return tuple(setting) if isinstance(setting, list) else setting
 
 
-def _count_batches(module: nn.Module, original: nn.Module) -> None:
+def _count_batches(module: nn.Module, original: nn.Module | None) -> None:
     """The counter of a batch normalisation, which no operator reads, is the model's own."""
     if "num_batches_tracked" in module._buffers:
         counter = getattr(original, "num_batches_tracked", None)

@@ -11,7 +11,7 @@ import inspect
 import operator
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,15 +29,21 @@ _CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a layer: `nodes` of the exported graph, read from `source`, stand for `module` under `name`."""
+    """One call of a layer: `nodes` of the exported graph, read from `source`, stand for `module` under `name`.
+
+    `bare` are the names of its tensors in the model, by role, where they are no layer's.
+    """
 
     name: str
     module: nn.Module
     source: fx.Node
     nodes: tuple[fx.Node, ...]
+    bare: Mapping[str, str] = field(default_factory=dict)
 
 
-def raise_graph(program: torch.export.ExportedProgram, model: nn.Module, inputs: tuple[Any, ...]) -> fx.GraphModule:
+def raise_graph(
+    program: torch.export.ExportedProgram, model: nn.Module, inputs: tuple[Any, ...]
+) -> tuple[fx.GraphModule, dict[str, Mapping[str, str]]]:
     """The exported program of `model` as a graph of its own modules.
 
     Args:
@@ -45,10 +51,14 @@ def raise_graph(program: torch.export.ExportedProgram, model: nn.Module, inputs:
         model: What was exported; its modules are called, not copied.
         inputs: The positional arguments that it was exported with: their structure is that of the graph's inputs.
 
+    Returns:
+        The graph, and `Traced.functional` for it.
+
     Raises:
         TraceError: forward writes a buffer, or gives something else than tensors in tuples, lists and dicts.
     """
-    return _Raiser(program, model, inputs).run()
+    raiser = _Raiser(program, model, inputs)
+    return raiser.run(), {call.name: call.bare for call in raiser.calls.values() if call.bare}
 
 
 def leaf_node(graph: fx.Graph, arguments: Sequence[fx.Node], path: Sequence[Any]) -> fx.Node:
@@ -120,7 +130,8 @@ class _Raiser:
             layer = None if node in taken else layer_of(node, self.tensors, self._tensor, self.model)
             if layer is not None:
                 whole = (node, *node.users) if isinstance(node.meta["val"], tuple | list) else (node,)
-                calls[whole[-1]] = _Call(layer.name, layer.module, layer.source, whole)
+                bare = layer.tensors if layer.bare else {}
+                calls[whole[-1]] = _Call(layer.name, layer.module, layer.source, whole, bare)
         return self._undisputed(calls)
 
     def _undisputed(self, calls: dict[fx.Node, _Call]) -> dict[fx.Node, _Call]:
@@ -130,14 +141,15 @@ class _Raiser:
         disputed = set()
         for name, several in by_name.items():
             inside = {node for call in several for node in call.nodes}
-            own = [node for node, tensor in self.tensors.items() if tensor.rpartition(".")[0] == name]
+            bare = {tensor for call in several for tensor in call.bare.values()}
+            own = [node for node, tensor in self.tensors.items() if tensor.rpartition(".")[0] == name or tensor in bare]
             elsewhere = any(user not in inside and user.op != "output" for node in own for user in node.users)
-            if elsewhere or len({repr(call.module) for call in several}) > 1:
+            if elsewhere or len({(repr(call.module), *sorted(call.bare.items())) for call in several}) > 1:
                 disputed.add(name)
         kept = {node: call for node, call in calls.items() if call.name not in disputed}
         # the same layer called twice is one module, though each call found its own
         first = {call.name: call.module for call in reversed(list(kept.values()))}
-        return {node: _Call(c.name, first[c.name], c.source, c.nodes) for node, c in kept.items()}
+        return {node: replace(call, module=first[call.name]) for node, call in kept.items()}
 
     def _nodes_of_leaves(self) -> Mapping[str, list[fx.Node]]:
         groups: dict[str, list[fx.Node]] = defaultdict(list)

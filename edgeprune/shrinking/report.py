@@ -6,6 +6,7 @@ was meant.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class LayerReport:
     """One layer with parameters, before and after.
 
     Attributes:
-        layer: Name of the module in the model.
+        layer: Name of the module in the model; of a functional call on bare parameters, its weight and class.
         op: Its class.
         notes: What went and why, such as "7 outputs: dead filter".
     """
@@ -81,10 +82,12 @@ class ShrinkReport:
         return "\n".join(lines)
 
 
-def report_on(plan: Plan, shrunk: fx.GraphModule, params_before: int, difference: float) -> ShrinkReport:
-    """Read the report off a plan and the network made from it."""
+def report_on(
+    plan: Plan, shrunk: fx.GraphModule, params_before: int, difference: float, lowered: Mapping[str, nn.Module]
+) -> ShrinkReport:
+    """Read the report off a plan and the network made from it, with its layers that are functional calls now."""
     network = plan.network
-    left = dict(shrunk.named_modules())
+    left = dict(shrunk.named_modules()) | dict(lowered)
     layers = tuple(_layer_report(site, plan, left.get(site.name)) for site in _first_calls(network) if _is_layer(site))
     unknown = tuple(
         f"{site.name} ({site.kind})"

@@ -2,8 +2,9 @@
 
 The way: `copying` makes a private copy; `graph` traces it, by `tracing` or by `exported`; `constants` runs forwards and
 `liveness` backwards, while `streams` makes sums cheap and `alignment` rounds widths up; `plan` puts the channels in
-order; `rewrite` builds the new network through `operators`; `probing` draws inputs on which `verify` and `choices`
-compare the two; `report` says what went and why. `gradient` is the paper's own way to what is needed.
+order; `rewrite` builds the new network through `operators`, and `lowering` its functional calls; `probing` draws inputs
+on which `verify` and `choices` compare the two; `report` says what went and why. `gradient` is the paper's own way to
+what is needed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edgeprune.shrinking.description import Saved, save_shrunk
 from edgeprune.shrinking.exported import hold_sizes
 from edgeprune.shrinking.gradient import connectivity
 from edgeprune.shrinking.graph import Network, as_tuple, trace
+from edgeprune.shrinking.lowering import lower
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.plan import arrange, settle
 from edgeprune.shrinking.probing import probe
@@ -130,6 +132,7 @@ def shrink(
     cheap = additions == "auto"
     plan = arrange(settle(network, known, alive, cheap_sums=cheap, align=align), reorder=cheap)
     shrunk, places = rewrite(plan, type(model).__name__)
+    lowered = lower(shrunk, network.root.functional)
     notes = list(hold_sizes(network.root, shrunk, inputs))
     random = probe(network, inputs)
     if exact:
@@ -145,7 +148,7 @@ def shrink(
         notes.append(f"constants of removed filters were dropped: outputs differ by {difference:.1e} of the largest")
     if align is not None:
         notes.append(cost_and_gain(align, plan))
-    report = report_on(plan, shrunk, count_params(masked), difference)
+    report = report_on(plan, shrunk, count_params(masked), difference, lowered)
     return Shrunk(shrunk, replace(report, notes=(*report.notes, *notes)))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partialmethod
 from typing import Any
 
@@ -55,12 +55,14 @@ class Traced:
         model: The model that was traced, with in-place modules still in it.
         modules: The modules that nodes call, by name; in-place ones as pure twins, subclasses of layers as the layers.
         sizes: The sizes of the inputs that it holds for; None where these are all that the model takes.
+        functional: For modules that stand for functional calls on bare parameters, the names of these in the model.
     """
 
     model: nn.Module
     graph: fx.Graph
     modules: dict[str, nn.Module]
     sizes: HeldSizes | None = None
+    functional: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that a node calls, None where it calls none."""
@@ -84,12 +86,19 @@ def symbolic_trace(model: nn.Module) -> Traced:
     return traced(model, graph)
 
 
-def traced(model: nn.Module, graph: fx.Graph, sizes: HeldSizes | None = None) -> Traced:
+def traced(
+    model: nn.Module,
+    graph: fx.Graph,
+    sizes: HeldSizes | None = None,
+    functional: Mapping[str, Mapping[str, str]] | None = None,
+) -> Traced:
     """A graph of a model's modules with its operations made pure; the model and its modules are not changed."""
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
     modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name in called}
     twins = {id(module): as_torch_layer(module) for module in modules.values()}
-    found = Traced(model, graph, {name: twins[id(module)] for name, module in modules.items()}, sizes)
+    found = Traced(
+        model, graph, {name: twins[id(module)] for name, module in modules.items()}, sizes, dict(functional or {})
+    )
     _make_pure(found)
     return found
 
