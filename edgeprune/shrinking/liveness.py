@@ -41,11 +41,11 @@ def find_live(
         alive: If given, channels that vary are kept only where another method found them alive.
         alignment: If given, how widths are rounded up.
     """
-    agreed: dict[str, Demand] = {}
+    agreed: dict[str, Flags] = {}
     while True:
         before = dict(agreed)
         decisions = _sweep(network, known, widened, alive or {}, alignment, agreed)
-        if all(name in before and _same(agreed[name], before[name]) for name in agreed):
+        if all(name in before and np.array_equal(agreed[name], before[name]) for name in agreed):
             return decisions
 
 
@@ -88,7 +88,7 @@ def _sweep(
     widened: Collection[tuple[fx.Node, int]],
     alive: Mapping[fx.Node, Flags],
     alignment: Alignment | None,
-    agreed: dict[str, Demand],
+    agreed: dict[str, Flags],
 ) -> dict[fx.Node, Decision]:
     constants, multiples = known.constants, known.multiples
     demands: dict[fx.Node, Demand] = {}
@@ -97,11 +97,10 @@ def _sweep(
         node = site.node
         demand = demands.get(node) or Demand.nothing(site.channels)
         if site.shared:
-            kept = Demand.of(
-                demand.value | demand.merge, physical=decide(site, demand, constants[node], multiples[node]).keep
-            )
-            agreed[site.name] = agreed.get(site.name, Demand.nothing(site.channels)) | kept
-            demand = demand | agreed[site.name]
+            own = decide(site, demand, constants[node], multiples[node], alive.get(node))
+            if own.live:  # rows that another call needs are there, whatever they hold at this one
+                agreed[site.name] = agreed[site.name] | own.keep if site.name in agreed else own.keep
+                demand = demand | Demand.of(np.zeros_like(own.keep), physical=agreed[site.name])
         if node.op in ("output", "placeholder"):
             demand = demand | Demand.of(np.zeros(site.channels, dtype=np.bool_), present=True)
         decision = decide(site, demand, constants[node], multiples[node], alive.get(node))
@@ -128,7 +127,3 @@ def _sweep(
 def _ask(demands: dict[fx.Node, Demand], node: fx.Node, asked: Demand) -> None:
     before = demands.get(node)
     demands[node] = asked if before is None else before | asked
-
-
-def _same(one: Demand, other: Demand) -> bool:
-    return bool((one.value == other.value).all() and (one.physical == other.physical).all())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgeprune.shrinking.channels import Flags
 from edgeprune.shrinking.gradient import connectivity
-from edgeprune.shrinking.graph import trace
+from edgeprune.shrinking.graph import Site, trace
 from edgeprune.shrinking.size import pixels
 
 
@@ -46,16 +46,35 @@ def minimum(masked: nn.Module, example: Tensor) -> Minimum:
     found = connectivity(network, (example,))
     alive, total = found.alive, np.zeros(4, dtype=np.int64)
     counted: set[str] = set()
+    scaled: dict[str, tuple[Site, Flags]] = {}
     last = [site for site in network.sites if site.name in found.kernels][-1]
     for site in network.sites:
-        if isinstance(site.module, nn.modules.batchnorm._BatchNorm):
-            total += [2 * int(alive[site.node].sum()), 0, 2, 0]
         if site.name in found.kernels:
             weights, rest, carried, biases = _cost(site.module, found.kernels[site.name], site is last)
             total += [0, weights * pixels(site), 0, carried * pixels(site)]
             total += [0, 0, 0, 0] if site.name in counted else [weights + rest, 0, carried + biases, 0]
             counted.add(site.name)
+        elif site.form is not None and (site.module is not None or isinstance(site.tensor, nn.Parameter)):
+            earlier = scaled[site.name][1] if site.shared and site.name in scaled else False
+            scaled[site.name] = site, alive[site.node] | earlier
+    for site, channels in scaled.values():
+        carried = 2 if isinstance(site.module, nn.modules.batchnorm._BatchNorm) else 0
+        total += [_scales(site, channels), 0, carried, 0]
     return Minimum(*map(int, total))
+
+
+def _scales(site: Site, alive: Flags) -> int:
+    """Numbers that scale and shift the channels that are alive; a mean over channels takes all that it is over."""
+    module = site.module
+    if module is None:
+        return 0 if site.tensor is None else site.tensor.numel() // max(len(alive), 1) * int(alive.sum())
+    if isinstance(module, nn.LayerNorm):
+        alive = np.full_like(alive, alive.any())
+    elif isinstance(module, nn.GroupNorm):
+        alive = np.repeat(alive.reshape(module.num_groups, -1).any(axis=1), len(alive) // module.num_groups)
+    numbers = sum(int(parameter.numel()) for parameter in module.parameters())
+    one = isinstance(module, nn.PReLU) and module.num_parameters == 1
+    return numbers if one else numbers // max(len(alive), 1) * int(alive.sum())
 
 
 def _cost(layer: Any, kernels: Flags, every_output: bool) -> tuple[int, int, int, int]:

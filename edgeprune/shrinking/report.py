@@ -15,7 +15,7 @@ from torch import fx, nn
 from edgeprune.shrinking.additions import IndexAdd
 from edgeprune.shrinking.channels import Flags, varies
 from edgeprune.shrinking.copying import every_module
-from edgeprune.shrinking.graph import Network, Site
+from edgeprune.shrinking.graph import Site
 from edgeprune.shrinking.operators import Opaque
 from edgeprune.shrinking.operators.base import Boundary
 from edgeprune.shrinking.operators.kernels import LAYERS
@@ -88,7 +88,7 @@ def report_on(
     """Read the report off a plan and the network made from it, with its layers that are functional calls now."""
     network = plan.network
     left = dict(shrunk.named_modules()) | dict(lowered)
-    layers = tuple(_layer_report(site, plan, left.get(site.name)) for site in _first_calls(network) if _is_layer(site))
+    layers = tuple(_layer_report(site, plan, left.get(site.name)) for site in _first_calls(plan) if _is_layer(site))
     unknown = tuple(
         f"{site.name} ({site.kind})"
         for site in network.sites
@@ -137,10 +137,13 @@ def _untied(masked: nn.Module, shrunk: nn.Module) -> list[list[str]]:
     return [group for group in tied if len({id(left[name]) for name in group}) > 1]
 
 
-def _first_calls(network: Network) -> list[Site]:
+def _first_calls(plan: Plan) -> list[Site]:
+    """Of each layer its first call, or the first that is left."""
     calls: dict[str, Site] = {}
-    for site in network.sites:
-        calls.setdefault(site.name, site)
+    for site in plan.network.sites:
+        before = calls.setdefault(site.name, site)
+        if plan.decisions[site.node].live and not plan.decisions[before.node].live:
+            calls[site.name] = site
     return list(calls.values())
 
 

@@ -49,7 +49,7 @@ class GroupNorm(Operator):
         return _whole_groups(site, keep)
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        computed = decision.keep if site.shared else decision.exact & varies(output)
+        computed = decision.exact if site.shared else decision.exact & varies(output)
         value = _whole_groups(site, computed)
         return [Demand.of(value, present=True)]
 

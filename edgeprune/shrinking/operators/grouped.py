@@ -17,9 +17,11 @@ from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, nonzero_constant, varies
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
+from edgeprune.shrinking.operators.aligned import filled
 from edgeprune.shrinking.operators.base import Operator, sole_tensor
 from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, is_plain
 from edgeprune.shrinking.operators.mixing import computed_rows
+from edgeprune.shrinking.operators.shared import agreed_inputs, needed_inputs
 from edgeprune.shrinking.ragged import GroupedParts
 
 if TYPE_CHECKING:
@@ -54,17 +56,21 @@ class Grouped(Operator):
         return result
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        if site.shared:
+            return [Demand.of(needed_inputs(site, decision), present=True)]
         read = read_inputs(site, decision, output, operands[0])
         # what varies and is read matters; constants that are read stand for others, or fill a place
-        physical = read if site.shared else read & ~varies(operands[0])
+        physical = read & ~varies(operands[0])
         filled = _by_group(site, decision.keep).any(axis=1) & ~_used(site, decision, output).any(axis=1)
         physical = physical | (read & np.repeat(filled, len(read) // _groups(site)))
         return [Demand.of(read, physical=physical, present=True)]
 
     def order_wanted(self, site: Site, decision: Decision, output: Vector, given: Vector) -> Layout | None:
         """The inputs of groups of equal widths side by side."""
+        if site.shared:
+            return None
         buckets = bucketed(site, decision, read_inputs(site, decision, output, given), np.arange(len(given)))
-        return None if site.shared else np.concatenate([bucket.inputs.reshape(-1) for bucket in buckets])
+        return np.concatenate([bucket.inputs.reshape(-1) for bucket in buckets])
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.concatenate([bucket.rows.reshape(-1) for bucket in buckets_of(site, plan)])
@@ -91,7 +97,10 @@ class Grouped(Operator):
             layers.append(kernels.rebuilt(cut, bias[rows], groups=len(bucket.rows)))
         layer = layers[0] if len(layers) == 1 else GroupedParts(layers)
         reads = np.concatenate([bucket.inputs.reshape(-1) for bucket in buckets])
-        return surgery.call_module(site, layer, surgery.select(site.operands[0], reads))
+        choose = (
+            filled(site, site.operands[0], reads, surgery) if site.shared else surgery.select(site.operands[0], reads)
+        )
+        return surgery.call_module(site, layer, choose)
 
     @staticmethod
     def _weights(site: Site, plan: Plan) -> tuple[Tensor, Vector]:
@@ -99,6 +108,10 @@ class Grouped(Operator):
         kernels, decision, output = site.kernels, plan.decisions[site.node], plan.constants[site.node]
         weight, bias = kernels.weight.clone(), kernels.bias
         if site.shared:
+            agreed = agreed_inputs(site, plan)
+            bias = bias + (_per_output(site, _by_group(site, agreed.folded)) * kernels.summed()).sum(axis=1)
+            unread = ~_per_output(site, _by_group(site, agreed.read))
+            weight[torch.from_numpy(unread).to(weight.device)] = 0.0
             return weight, bias
         given, source = plan.constants[site.operands[0]], plan.decisions[site.operands[0]]
         read = read_inputs(site, decision, output, given)
@@ -110,7 +123,7 @@ class Grouped(Operator):
         elif removed.any():
             _merge(site, weight, removed, _by_group(site, given), _by_group(site, read))
         idle = ~_per_output(site, _by_group(site, source.exact))
-        idle |= ~computed_rows(site, decision, output)[:, None]
+        idle |= ~computed_rows(decision, output)[:, None]
         weight[torch.from_numpy(idle).to(weight.device)] = 0.0
         bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
         return weight, np.where(decision.valued, bias, 0.0)
@@ -133,8 +146,11 @@ def buckets_of(site: Site, plan: Plan) -> list[Bucket]:
     """The groups that are left, by their widths; inputs and groups as they stand in the operand."""
     given, decision = plan.constants[site.operands[0]], plan.decisions[site.node]
     have = plan.layouts[site.operands[0]]
+    if site.shared:
+        read = _filling(site, decision, _by_group(site, agreed_inputs(site, plan).read.copy()))
+        return bucketed(site, decision, read, np.arange(len(given)))
     place = np.full(len(given), len(given), dtype=np.int64)
-    place[have] = np.arange(len(have)) if not site.shared else have
+    place[have] = np.arange(len(have))
     return bucketed(site, decision, read_inputs(site, decision, plan.constants[site.node], given), place)
 
 
@@ -163,18 +179,23 @@ def read_inputs(site: Site, decision: Decision, output: Vector, given: Vector) -
     first channel where a group has outputs that only fill a place.
     """
     used, constant = _used(site, decision, output), _by_group(site, given)
-    read = used if site.shared else used & varies(constant)
-    if not site.shared and site.kernels.sees_border:
+    read = used & varies(constant)
+    if site.kernels.sees_border:
         size = np.where(used & nonzero_constant(constant), np.abs(constant), 0.0)
         largest = size.argmax(axis=1)
         read[np.arange(len(read)), largest] |= size.any(axis=1)
+    return _filling(site, decision, read)
+
+
+def _filling(site: Site, decision: Decision, read: Flags) -> Flags:
+    """bool [in]: what the groups [groups, in / groups] read; the first channel where one only fills a place."""
     read[_by_group(site, decision.keep).any(axis=1) & ~read.any(axis=1), 0] = True
     return np.asarray(read.reshape(-1), dtype=np.bool_)
 
 
 def _used(site: Site, decision: Decision, output: Vector) -> Flags:
     """bool [groups, in / groups]: the inputs with any weight to an output that is made from them."""
-    rows = computed_rows(site, decision, output)[:, None]
+    rows = computed_rows(decision, output)[:, None]
     return np.asarray(_by_group(site, site.kernels.connected & rows).any(axis=1), dtype=np.bool_)
 
 

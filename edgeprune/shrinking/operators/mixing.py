@@ -17,8 +17,10 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import ShrinkError
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, nonzero_constant, varies
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
+from edgeprune.shrinking.operators.aligned import filled
 from edgeprune.shrinking.operators.base import Operator, sole_tensor
 from edgeprune.shrinking.operators.kernels import LAYERS, is_plain
+from edgeprune.shrinking.operators.shared import agreed_inputs, needed_inputs
 from edgeprune.shrinking.patterns import ONE
 
 if TYPE_CHECKING:
@@ -61,10 +63,10 @@ class Mixing(Operator):
         return result
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
+        if site.shared:
+            return [Demand.of(needed_inputs(site, decision), present=True)]
         kernels, given = site.kernels, operands[0]
-        used = kernels.read_by(computed_rows(site, decision, output))
-        if site.shared:  # one set of weights serves several calls: nothing can be folded for one of them
-            return [Demand.of(used, physical=used, present=True)]
+        used = kernels.read_by(computed_rows(decision, output))
         moving = varies(given)
         merge = used & (moving | nonzero_constant(given)) if kernels.sees_border else used & moving
         return [Demand.of(used & ~moving, merge=merge, present=True)]
@@ -75,19 +77,19 @@ class Mixing(Operator):
 
     def reads(self, site: Site, plan: Plan) -> Layout:
         """The channels of its operand that it needs, and those that are there on purpose, to save a gather."""
+        if site.shared:
+            return _some(np.flatnonzero(agreed_inputs(site, plan).read), np.zeros(1, dtype=np.int64))
         operand = site.operands[0]
         have, source = plan.layouts[operand], plan.decisions[operand]
-        used = site.kernels.read_by(computed_rows(site, plan.decisions[site.node], plan.constants[site.node]))
-        if not site.shared:
-            merged, used = used & ~source.exact, used & source.exact
-            merged = merged & plan.multiples[operand].patterned
-            for pattern, carrier in source.carriers.items():
-                used[carrier] |= bool((merged & self._merges(site, plan, pattern)).any())
+        used = site.kernels.read_by(computed_rows(plan.decisions[site.node], plan.constants[site.node]))
+        merged, used = used & ~source.exact, used & source.exact
+        merged = merged & plan.multiples[operand].patterned
+        for pattern, carrier in source.carriers.items():
+            used[carrier] |= bool((merged & self._merges(site, plan, pattern)).any())
         held = plan.held.get(operand)
-        if held is not None and not site.shared and (used | held)[have].all():
+        if held is not None and (used | held)[have].all():
             return have
-        needed = np.sort(have[used[have]]) if site.shared else have[used[have]]
-        return needed if len(needed) else have[:1]
+        return _some(have[used[have]], have[:1])
 
     @staticmethod
     def _merges(site: Site, plan: Plan, pattern: int) -> Flags:
@@ -102,16 +104,24 @@ class Mixing(Operator):
         plan, operand = surgery.plan, site.operands[0]
         rows, reads = plan.layouts[site.node], self.reads(site, plan)
         if site.shared:
-            weight, bias = site.kernels.cut(rows, reads), site.kernels.bias  # never folded
+            agreed, weight = agreed_inputs(site, plan), site.kernels.cut(rows, reads)
+            _zero(weight, 1, ~agreed.read[reads])
+            bias = site.kernels.bias + site.kernels.summed() @ agreed.folded
+            given = filled(site, operand, reads, surgery)
         else:
             weight, bias = shrunk_weights(site, surgery, reads)
             bias = surgery.pass_on(site, bias)
-        return surgery.call_module(site, site.kernels.rebuilt(weight, bias[rows]), surgery.select(operand, reads))
+            given = surgery.select(operand, reads)
+        return surgery.call_module(site, site.kernels.rebuilt(weight, bias[rows]), given)
 
 
-def computed_rows(site: Site, decision: Decision, output: Vector) -> Flags:
+def computed_rows(decision: Decision, output: Vector) -> Flags:
     """bool [out]: outputs that are made from the inputs; the others are constants or only fill a place."""
-    return decision.keep if site.shared else decision.exact & varies(output)
+    return decision.exact & varies(output)
+
+
+def _some(channels: Layout, otherwise: Layout) -> Layout:
+    return channels if len(channels) else otherwise
 
 
 def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor, Vector]:
@@ -124,7 +134,7 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
     rows = plan.layouts[site.node]
     decision, source = plan.decisions[site.node], plan.decisions[operand]
     output = plan.constants[site.node]
-    computed = computed_rows(site, decision, output)
+    computed = computed_rows(decision, output)
     weight = kernels.cut(rows, reads)
     _zero(weight, 1, ~source.exact[reads])
     bias = kernels.bias

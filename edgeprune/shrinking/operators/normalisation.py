@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector, varies
 from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
+from edgeprune.shrinking.operators.aligned import filled
 from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain, numbers_of, picked
 
@@ -57,7 +58,7 @@ class BatchNorm(ChannelWise):
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
         if site.shared:
-            return [Demand.of(decision.keep, physical=decision.keep, present=True)]
+            return [Demand.of(decision.exact, present=True)]
         norm = _norm(site)
         gamma = numbers_of(norm.weight, norm.num_features, 1.0)
         return [Demand.of(decision.exact & (gamma != 0.0), physical=decision.keep, present=True)]
@@ -87,7 +88,8 @@ class BatchNorm(ChannelWise):
             shrunk.running_mean.sub_(torch.from_numpy(passed[layout]).to(shrunk.running_mean))
         if shift.any():
             shrunk.bias.data.add_(torch.from_numpy(shift).to(shrunk.bias))
-        return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
+        given = filled(site, site.operands[0], layout, surgery) if site.shared else surgery.value(site.operands[0])
+        return surgery.call_module(site, shrunk, given)
 
 
 def _norm(site: Site) -> Norm:

@@ -11,6 +11,7 @@ from torch import fx, nn
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
 from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
+from edgeprune.shrinking.operators.aligned import filled
 from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
 from edgeprune.shrinking.operators.normalisation import pick_channels
@@ -39,11 +40,11 @@ class PReLU(ChannelWise):
         return np.where(operands[0] < 0.0, operands[0] * slope, operands[0])
 
     def demands(self, site: Site, decision: Decision, output: Vector, operands: Sequence[Vector]) -> Sequence[Demand]:
-        value = decision.keep if self._agrees(site) else decision.exact
-        return [Demand.of(value, physical=decision.keep, present=True)]
+        physical = None if site.shared else decision.keep
+        return [Demand.of(decision.exact, physical=physical, present=True)]
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
-        return np.flatnonzero(plan.decisions[site.node].keep) if self._agrees(site) else operands[0]
+        return np.flatnonzero(plan.decisions[site.node].keep) if site.shared else operands[0]
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         module, layout = _rectifier(site), surgery.plan.layouts[site.node]
@@ -52,12 +53,7 @@ class PReLU(ChannelWise):
         shrunk = bare_twin(module)
         shrunk.num_parameters = len(layout)
         shrunk.weight = pick_channels(module.weight, layout)  # type: ignore[assignment]
-        return surgery.call_module(site, shrunk, surgery.select(site.operands[0], layout))
-
-    @staticmethod
-    def _agrees(site: Site) -> bool:
-        """Whether several calls share slopes, so that they must keep the same channels."""
-        return site.shared and _rectifier(site).num_parameters > 1
+        return surgery.call_module(site, shrunk, filled(site, site.operands[0], layout, surgery))
 
 
 def _rectifier(site: Site) -> nn.PReLU:

@@ -130,16 +130,6 @@ def test_a_dead_scale_of_a_group_normalisation() -> None:
     check(net, {"a": (3, 6)})
 
 
-SHARED: list[nn.Module] = [nn.PReLU(8), nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True)]
-
-
-@pytest.mark.parametrize("case", range(len(SHARED)))
-def test_layers_called_twice(case: int) -> None:
-    net = Net("last(torch.cat([op(a(x)), op(b(x))], 1))", a=conv(3, 8, 3), b=conv(3, 8), op=SHARED[case],
-              last=conv(16, 2, 3))  # fmt: skip
-    check(masked(net, {"a": [0, 1, 2], "b": [0, 1, 4]}), {})
-
-
 GROUPED = "last(g(F.relu(a(x))))"
 
 
@@ -175,12 +165,6 @@ def test_a_depthwise_multiplier_may_lose_some_outputs_of_a_channel() -> None:
     net = masked(net, {"a": [0], "g": [3, 7, 8, 9, 10, 11]}, biases=False)
     shrunk = check(net, {"a": (3, 2), "last": (3, 2)}).model
     assert shrunk.get_submodule("g").out_channels == 3
-
-
-def test_a_grouped_convolution_that_is_called_twice() -> None:
-    net = Net("last(g(F.relu(a(x))) + g(torch.sigmoid(b(x))))", a=conv(3, 12), b=conv(3, 12), last=conv(8, 2),
-              g=conv(12, 8, 3, groups=4))  # fmt: skip
-    check(masked(net, {"a": [0, 3, 4], "b": [5, 6, 7, 8], "g": [0, 4, 5]}), {})
 
 
 class Writes(nn.Module):
