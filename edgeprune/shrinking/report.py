@@ -22,6 +22,7 @@ from edgeprune.shrinking.operators.kernels import LAYERS
 from edgeprune.shrinking.patterns import ONE
 from edgeprune.shrinking.plan import Plan
 from edgeprune.shrinking.tracing import has_parameters
+from edgeprune.shrinking.tying import shared_names
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class ShrinkReport:
 
 
 def report_on(
-    plan: Plan, shrunk: fx.GraphModule, params_before: int, difference: float, lowered: Mapping[str, nn.Module]
+    plan: Plan, shrunk: fx.GraphModule, masked: nn.Module, difference: float, lowered: Mapping[str, nn.Module]
 ) -> ShrinkReport:
     """Read the report off a plan and the network made from it, with its layers that are functional calls now."""
     network = plan.network
@@ -98,14 +99,14 @@ def report_on(
         and any(network.by_node[x].channels for x in site.node.all_input_nodes)
     )
     index_additions = tuple(name for name, module in left.items() if isinstance(module, IndexAdd))
-    params_after = count_params(shrunk)
+    params_before, params_after = count_params(masked), count_params(shrunk)
     notes = []
     if params_after == params_before and not any(row.notes for row in layers):
         notes.append("nothing to remove: the network has no zero filter that could go")
     if any(site.shared for site in network.sites):
         names = sorted({site.name for site in network.sites if site.shared})
         notes.append(f"called several times, so its calls keep the same channels: {', '.join(names)}")
-    untied = _untied(network.root.model, shrunk)
+    untied = _untied(masked, shrunk)
     notes += [f"shared one parameter, but train apart now: {', '.join(names)}" for names in untied]
     for reason in sorted({site.operator.needs_all for site in network.sites} - {""}):
         names = [site.name for site in network.sites if site.operator.needs_all == reason]
@@ -125,15 +126,9 @@ def count_params(model: nn.Module) -> int:
 
 def _untied(masked: nn.Module, shrunk: nn.Module) -> list[list[str]]:
     """Names of each parameter that several modules of the masked network share, and those of the shrunk one do not."""
-    tables = [module._parameters.values() for module in every_module(masked)]
-    shared = [id(parameter) for table in tables for parameter in table if parameter is not None]
-    if len(shared) == len(set(shared)):
-        return []
-    left = dict(shrunk.named_parameters(remove_duplicate=False))
-    names: dict[int, list[str]] = {}
-    for name, parameter in masked.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    tied = [[name for name in group if name in left] for group in names.values()]
+    groups = shared_names(masked)
+    left = dict(shrunk.named_parameters(remove_duplicate=False)) if groups else {}
+    tied = [[name for name in group if name in left] for group in groups]
     return [group for group in tied if len({id(left[name]) for name in group}) > 1]
 
 

@@ -32,8 +32,9 @@ from edgeprune.shrinking.lowering import lower
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.plan import arrange, settle
 from edgeprune.shrinking.probing import probe
-from edgeprune.shrinking.report import ShrinkReport, count_params, report_on
+from edgeprune.shrinking.report import ShrinkReport, report_on
 from edgeprune.shrinking.rewrite import rewrite
+from edgeprune.shrinking.tying import tie
 from edgeprune.shrinking.verify import measure, verify
 
 ADDITIONS = ("auto", "gather")
@@ -44,7 +45,11 @@ ALIGNMENTS = (8, 16)
 
 @dataclass(frozen=True)
 class Shrunk:
-    """A shrunk network, in eval mode with parameters of its own, and what was done to get it."""
+    """A shrunk network, in eval mode with parameters of its own, and what was done to get it.
+
+    Both of torch's ONNX exporters take the model. The one of TorchScript (`dynamo=False`) fails on any fx.GraphModule
+    that is given dynamic_axes without both input_names and output_names: it takes `model.graph` for a graph of its own.
+    """
 
     model: fx.GraphModule
     report: ShrinkReport
@@ -133,6 +138,7 @@ def shrink(
     plan = arrange(settle(network, known, alive, cheap_sums=cheap, align=align), reorder=cheap)
     shrunk, places = rewrite(plan, type(model).__name__)
     lowered = lower(shrunk, network.root.functional)
+    tie(masked, plan, shrunk)
     notes = list(hold_sizes(network.root, shrunk, inputs))
     random = probe(network, inputs)
     if exact:
@@ -148,7 +154,7 @@ def shrink(
         notes.append(f"constants of removed filters were dropped: outputs differ by {difference:.1e} of the largest")
     if align is not None:
         notes.append(cost_and_gain(align, plan))
-    report = report_on(plan, shrunk, count_params(masked), difference, lowered)
+    report = report_on(plan, shrunk, masked, difference, lowered)
     return Shrunk(shrunk, replace(report, notes=(*report.notes, *notes)))
 
 
