@@ -74,10 +74,15 @@ def moved_axis(node: fx.Node, rank: int, axis: int) -> int | None:
 def wanted_axes(
     graph: fx.Graph, modules: Mapping[str, nn.Module], shapes: Mapping[fx.Node, torch.Size | None]
 ) -> dict[fx.Node, int]:
-    """For each tensor the channel axis that its readers take it to have, where one of them says so."""
+    """For each tensor the channel axis that its readers take it to have, where one of them says so.
+
+    What a linear layer makes has its channels last, whatever is known of the layer.
+    """
     wanted: dict[fx.Node, int] = {}
     for node in reversed(list(graph.nodes)):
         shape = shapes[node]
+        if shape is not None and node.op == "call_module" and type(modules[str(node.target)]) is nn.Linear:
+            wanted[node] = len(shape) - 1
         for operand in node.all_input_nodes:
             given = shapes[operand]
             if given is None or len(given) < 2:
@@ -96,8 +101,6 @@ def settle_parameters(node: fx.Node, forms: dict[fx.Node, Form | None], settled:
     Changes `forms`; returns the parameters that it settled. One that meets none has its channels on its one axis that
     is not 1 wide, or else where its readers want them.
     """
-    if all(other.op != "get_attr" for other in node.all_input_nodes):
-        return set()
     partners = [forms[other] for other in node.all_input_nodes if other.op != "get_attr"]
     partner = next((form for form in partners if form is not None and form.channels), None)
     found: set[fx.Node] = set()
@@ -117,14 +120,12 @@ def settle_parameters(node: fx.Node, forms: dict[fx.Node, Form | None], settled:
 
 def _asked_axis(node: fx.Node, modules: Mapping[str, nn.Module], rank: int) -> int | None:
     module = modules.get(str(node.target)) if node.op == "call_module" else None
-    if module is None or not module._parameters:
-        return None
     if isinstance(module, nn.Linear | nn.LayerNorm):
         return rank - 1
-    return CHANNEL_AXIS if any(parameter is not None for parameter in module._parameters.values()) else None
+    parameters = () if module is None else module._parameters.values()
+    return CHANNEL_AXIS if any(parameter is not None for parameter in parameters) else None
 
 
 def _before(node: fx.Node, rank: int, axis: int) -> int:
-    if moved_axis(node, rank, axis) is None:
-        return axis
-    return next(place for place in range(rank) if moved_axis(node, rank, place) == axis)
+    places = [moved_axis(node, rank, place) for place in range(rank)]
+    return axis if None in places else places.index(axis)

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from edgeprune.shrinking.forms import Forms
 from edgeprune.shrinking.operators.addition import Add
+from edgeprune.shrinking.operators.attention import Attention, AttentionPart
 from edgeprune.shrinking.operators.base import Boundary, Opaque, Operator
 from edgeprune.shrinking.operators.elementwise import Elementwise
 from edgeprune.shrinking.operators.group_norm import GroupNorm
@@ -31,6 +32,8 @@ from edgeprune.shrinking.operators.slicing import Slice, Split
 OPERATORS: tuple[Operator, ...] = (
     BareParameter(),
     Boundary(),
+    Attention(),
+    AttentionPart(),
     Mixing(),
     Grouped(),
     BatchNorm(),
