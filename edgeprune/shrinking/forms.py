@@ -101,6 +101,8 @@ def settle_parameters(node: fx.Node, forms: dict[fx.Node, Form | None], settled:
     Changes `forms`; returns the parameters that it settled. One that meets none has its channels on its one axis that
     is not 1 wide, or else where its readers want them.
     """
+    if all(other.op != "get_attr" for other in node.all_input_nodes):
+        return set()
     partners = [forms[other] for other in node.all_input_nodes if other.op != "get_attr"]
     partner = next((form for form in partners if form is not None and form.channels), None)
     found: set[fx.Node] = set()
@@ -120,12 +122,14 @@ def settle_parameters(node: fx.Node, forms: dict[fx.Node, Form | None], settled:
 
 def _asked_axis(node: fx.Node, modules: Mapping[str, nn.Module], rank: int) -> int | None:
     module = modules.get(str(node.target)) if node.op == "call_module" else None
+    if module is None or not module._parameters:
+        return None
     if isinstance(module, nn.Linear | nn.LayerNorm):
         return rank - 1
-    parameters = () if module is None else module._parameters.values()
-    return CHANNEL_AXIS if any(parameter is not None for parameter in parameters) else None
+    return CHANNEL_AXIS if any(parameter is not None for parameter in module._parameters.values()) else None
 
 
 def _before(node: fx.Node, rank: int, axis: int) -> int:
-    places = [moved_axis(node, rank, place) for place in range(rank)]
-    return axis if None in places else places.index(axis)
+    if moved_axis(node, rank, axis) is None:
+        return axis
+    return next(place for place in range(rank) if moved_axis(node, rank, place) == axis)

@@ -124,8 +124,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
         settled |= settle_parameters(node, forms, settled)
         stays = node.op == "call_module" and node.target in whole
         kind, operands = chosen[node] = (_WHOLE, ()) if stays else operator_for(node, root.module(node), forms)
-        tensors = [other for other in node.all_input_nodes if forms[other] is not None]
-        if node.op == "get_attr" or (tensors and fixed.issuperset(tensors)):
+        if node.op == "get_attr" or (fixed and _made_of(fixed, node, forms)):
             fixed.add(node)
         form = forms[node]
         if form is not None:
@@ -136,6 +135,12 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Network:
             if settled_as != (form.axis, form.fixed, form.batched):
                 forms[node] = Form(form.shape, *settled_as)
     return Network(root, tuple(_site(root, node, *chosen[node], forms, calls) for node in root.graph.nodes))
+
+
+def _made_of(fixed: set[fx.Node], node: fx.Node, forms: Forms) -> bool:
+    """Whether all tensors that a node reads are among some."""
+    tensors = [other for other in node.all_input_nodes if forms[other] is not None]
+    return bool(tensors) and fixed.issuperset(tensors)
 
 
 def _follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[Traced, dict[fx.Node, torch.Size | None]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.utils import _pytree
 
 from edgeprune.errors import ModelError
@@ -130,6 +131,8 @@ class _MetaReader(_Reader):
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         if target in FUNCTIONS and len({(tensor.shape, tensor.dtype) for tensor in tensors}) == 1:
             return tensors[0]
+        if target is F.adaptive_avg_pool2d and len(args) == 2 and len(tensors) == 1:
+            return _pooled(tensors[0], args[1])
         return target(*args, **kwargs)
 
     def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -138,6 +141,8 @@ class _MetaReader(_Reader):
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.traced.modules[target]
         tensors = dict(chain(module.named_parameters(), module.named_buffers()))
+        if not tensors:
+            return module(*args, **kwargs)
         return torch.func.functional_call(module, _as_meta(tensors), args, kwargs)
 
 
@@ -159,6 +164,8 @@ def _by_rule(module: nn.Module, x: Tensor) -> Tensor | None:
         return x if fits and module._buffers["running_mean"] is not None else None
     if isinstance(module, nn.Linear) and kind is nn.Linear and x.dim() and x.shape[-1] == module.in_features:
         return _empty((*x.shape[:-1], module.out_features), x)
+    if isinstance(module, nn.AdaptiveAvgPool2d) and kind is nn.AdaptiveAvgPool2d:
+        return _pooled(x, module.output_size)
     return None
 
 
@@ -173,6 +180,13 @@ def _convolved(module: nn.Module, x: Tensor) -> Tensor | None:
     settings = zip(shape[2:], module.kernel_size, module.stride, module.padding, module.dilation, strict=True)
     space = [(size + 2 * pad - far * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, far in settings]
     return _empty((shape[0], module.out_channels, *space), x) if min(space) > 0 else None
+
+
+def _pooled(x: Tensor, size: Any) -> Tensor:
+    """F.adaptive_avg_pool2d(x, size), whose mean over all pixels takes a while to find its shape."""
+    if x.dim() == 4 and x.numel() and size in (1, (1, 1)):
+        return _empty((*x.shape[:2], 1, 1), x)
+    return F.adaptive_avg_pool2d(x, size)
 
 
 def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -129,8 +129,14 @@ class _Tracer(fx.Tracer):
     """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = isinstance(m, Gather | IndexAdd) or is_torch_layer(m)
-        return ours or super().is_leaf_module(m, module_qualified_name)
+        known = super().is_leaf_module(m, module_qualified_name)
+        return known or isinstance(m, Gather | IndexAdd) or is_torch_layer(m)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        # nearly all that forward asks a module for, and fx's questions are long
+        if isinstance(attr_val, nn.Module):
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         name = self.path_of_module(m)
@@ -148,6 +154,20 @@ class _Tracer(fx.Tracer):
         type_expr: Any = None,
     ) -> fx.Node:
         return add_node(self.graph, kind, target, args, kwargs, name, type_expr)
+
+    def create_proxy(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any = None,
+        proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
+    ) -> fx.Proxy:
+        given = self.create_arg(kwargs) if kwargs else kwargs
+        node = self.create_node(kind, target, self.create_arg(args), given, name, type_expr)
+        return proxy_factory_fn(node) if proxy_factory_fn else self.proxy(node)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -216,7 +236,8 @@ def _make_pure(traced: Traced) -> None:
 
 def _is_in_place(node: fx.Node, module: nn.Module | None) -> bool:
     if module is not None:
-        return getattr(module, "inplace", False) is True
+        # not by getattr, which takes long to find nothing in a module
+        return vars(module).get("inplace", getattr(type(module), "inplace", False)) is True
     if node.op == "call_method":
         name = str(node.target)
         return name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
