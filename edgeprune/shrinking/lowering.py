@@ -40,7 +40,8 @@ def lower(shrunk: fx.GraphModule, functional: Mapping[str, Mapping[str, str]]) -
     """Replace calls of layers by functional calls on parameters of the network.
 
     Args:
-        shrunk: It is changed. What became of a layer that no one function computes, it goes on calling.
+        shrunk: It is changed. What became of a layer that no one function computes, such as the groups of a convolution
+            that are of unequal size, stays a module, under the name of the weight.
         functional: For each of those layers the names that its parameters and buffers shall have (`Traced`).
 
     Returns:
@@ -51,7 +52,12 @@ def lower(shrunk: fx.GraphModule, functional: Mapping[str, Mapping[str, str]]) -
     for node in list(shrunk.graph.nodes) if functional else ():
         name = str(node.target)
         module = shrunk._modules.get(name) if node.op == "call_module" and name in functional else None
-        if module is None or type(module) not in _SETTINGS:
+        if module is None:
+            continue
+        if type(module) not in _SETTINGS:
+            node.target = functional[name]["weight"]
+            install(shrunk, node.target, module)
+            lowered[name] = module
             continue
         if name not in lowered:
             lowered[name] = module

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import operator
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.operators.base import Opaque
 from edgeprune.shrinking.tracing import Traced
@@ -32,11 +33,18 @@ class Whole(Opaque):
 
 
 def kept_whole(traced: Traced) -> frozenset[str]:
-    """Names of the called modules that hold a tensor whose numbers forward reads by name."""
+    """Names of the called modules that hold a tensor whose numbers forward reads by name, perhaps another module's."""
     read = [node for node in _tensors(traced) if any(not _asks(user, _TYPES, frozenset()) for user in node.users)]
+    if not read:
+        return frozenset()
     owners = {str(node.target).rpartition(".")[0] for node in read}
-    called = {str(node.target) for node in traced.graph.nodes if owners and node.op == "call_module"}
-    return frozenset(name for name in called for owner in owners if f"{owner}.".startswith(f"{name}."))
+    tensors = {id(traced.attribute(str(node.target))) for node in read}
+
+    def is_read(name: str, module: nn.Module) -> bool:
+        held = map(id, chain(module.parameters(), module.buffers()))
+        return not tensors.isdisjoint(held) or any(f"{owner}.".startswith(f"{name}.") for owner in owners)
+
+    return frozenset(name for name, module in traced.modules.items() if is_read(name, module))
 
 
 def answer_sizes(traced: Traced) -> None:

@@ -169,3 +169,23 @@ def test_parameters_beside_a_layers(use: str, *, nested: bool) -> None:
     narrow = result.model.get_parameter(f"{prefix}weight").shape[0] < 8
     assert narrow == (use in ("gain", "own bias"))
     assert bool(result.report.unknown) == (use in ("other biases", "read"))
+
+
+def test_groups_of_unequal_size_stand_under_the_weights_name() -> None:
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.grouped, self.last = weights(8, 3, 3, 3), weights(12, 2, 3, 3), weights(4, 12, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.conv2d(x, self.w).relu()
+            return F.conv2d(F.conv2d(x, self.grouped, groups=4).relu(), self.last)
+
+    net = masked(Grouped())
+    with torch.no_grad():
+        net.grouped[[0, 5, 6, 7, 8]] = 0.0
+    result = shrink(net, IMAGES)
+    must_equal(net, result.model)
+    assert {name.partition(".")[0] for name in result.model.state_dict()} == {"w", "grouped", "last"}
+    assert not result.report.unknown
+    assert all(row.params_after for row in result.report.layers)

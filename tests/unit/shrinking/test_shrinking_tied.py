@@ -102,3 +102,15 @@ def test_equal_numbers_of_other_channels_stay_apart(second: tuple[int, int]) -> 
     assert shared == (second == (0, 1))
     assert bool([note for note in result.report.notes if "train apart" in note]) != shared
     assert len(result.model.get_parameter("1.weight")) == 2
+
+
+@pytest.mark.parametrize("rows", [(), (1, 6)], ids=["whole", "cut"])
+def test_a_weight_that_is_also_read_stays_whole_and_shared(rows: tuple[int, ...]) -> None:
+    class Read(Branches):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * self.left.weight.abs().mean()
+
+    net = masked(Read(), *rows)
+    result = shrunk_equal(net)
+    assert result.model.get_parameter("left.weight") is result.model.get_parameter("right.weight")
+    assert torch.equal(result.model.get_parameter("left.weight"), net.left.weight)
