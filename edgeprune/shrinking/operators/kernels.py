@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,9 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 
-_ALL = slice(None)
 _NUMPY_TYPES = frozenset({torch.float32, torch.float64, torch.int64})
+_PIECE = 1 << 16
+"""Numbers that are copied or added up at once: the processor's cache holds them, a whole layer's it does not."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Kernels:
 
     layer: Layer
     _read_by: dict[bytes, Flags] = field(default_factory=dict, repr=False, compare=False)
+    _responses: dict[bytes, Vector] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
+    @cached_property
     def weight(self) -> Tensor:
         """The weights as [out, in / groups, *kernel]."""
         weight = self.layer.weight.detach()
@@ -46,17 +49,21 @@ class Kernels:
         return each.transpose(1, 2).flatten(0, 1)
 
     @cached_property
+    def numbers(self) -> npt.NDArray[Any]:
+        """The weights as [out, in / groups, places in the kernel], where numpy can read them."""
+        weight = self.weight.cpu()
+        numbers: npt.NDArray[Any] = (weight if weight.dtype in _NUMPY_TYPES else weight.float()).numpy()
+        return np.ascontiguousarray(numbers).reshape(*numbers.shape[:2], -1)
+
+    @cached_property
     def connected(self) -> Flags:
         """bool [out, in / groups]: which inputs have any weight to which outputs."""
-        # numpy stops at the first weight that is not zero, torch reads all
-        weight = self.weight.cpu()
-        numbers = (weight.float() if weight.dtype in (torch.bfloat16, torch.float16) else weight).numpy()
-        if numbers.size == numbers.shape[0] * numbers.shape[1]:
-            return np.asarray(numbers.reshape(numbers.shape[:2]) != 0)
-        kernels = numbers.reshape(*numbers.shape[:2], -1)
+        kernels = self.numbers  # numpy stops at the first weight that is not zero, torch reads all
         # most kernels tell by their middle weight; only rows with a zero there are read whole
         flags = kernels[:, :, kernels.shape[2] // 2] != 0
-        rows = np.flatnonzero(~flags.all(axis=1) & numbers.reshape(len(numbers), -1).any(axis=1))
+        if kernels.shape[2] == 1:
+            return np.asarray(flags)
+        rows = np.flatnonzero(~flags.all(axis=1) & kernels.reshape(len(kernels), -1).any(axis=1))
         if len(rows):
             flags[rows] = kernels[rows].any(axis=2)
         return np.asarray(flags)
@@ -70,17 +77,36 @@ class Kernels:
         """bool [in / groups]: inputs with any weight to the given outputs."""
         key = rows.tobytes()
         if key not in self._read_by:
-            self._read_by[key] = np.asarray(self.connected[rows].any(axis=0), dtype=np.bool_)
+            self._read_by[key] = _any_row(self.connected, np.flatnonzero(rows))
         return self._read_by[key].copy()
 
     def reached_by(self, inputs: Flags) -> Flags:
         """bool [out]: outputs with any weight from the given inputs."""
-        return ~self.dead if inputs.all() else np.asarray((self.connected & inputs).any(axis=1), dtype=np.bool_)
+        return ~self.dead if inputs.all() else _any_row(self.connected.T, np.flatnonzero(inputs), ~self.dead)
 
-    def summed(self, inputs: Layout | slice = _ALL) -> npt.NDArray[np.float64]:
-        """float64 [out, inputs]: the response to constant inputs, away from any border."""
-        weight = self.weight[:, inputs].double()
-        return np.asarray((weight.flatten(2).sum(dim=2) if weight.dim() > 2 else weight).cpu().numpy())
+    def response(self, constants: Vector) -> Vector:
+        """float64 [out]: what constant inputs [in] add up to, away from any border."""
+        key = constants.tobytes()
+        if key not in self._responses:
+            response, rows = np.zeros(len(self.dead)), np.flatnonzero(~self.dead)
+            everywhere = torch.from_numpy(np.repeat(constants, self.numbers.shape[2]))
+            for piece in _pieces(self.numbers, rows):
+                response[piece] = self._in_double(piece).flatten(1).mv(everywhere).numpy()
+            self._responses[key] = response
+        return self._responses[key].copy()
+
+    def added_up(self, rows: Layout, factors: Vector) -> Tensor:
+        """float64 [rows, places in the kernel]: these outputs' kernels added up, each times the factor of its input."""
+        by_input = torch.from_numpy(factors)
+        pieces = [by_input @ self._in_double(piece) for piece in _pieces(self.numbers, rows)]
+        return torch.cat(pieces) if pieces else by_input.new_empty(0, self.numbers.shape[2])
+
+    def _in_double(self, rows: Layout) -> Tensor:
+        return torch.from_numpy(self.numbers.take(rows, 0)).double()  # numpy's own products take all cores
+
+    def summed(self) -> npt.NDArray[np.float64]:
+        """float64 [out, in / groups]: the response to a one at each input, away from any border."""
+        return np.asarray(self.numbers.sum(axis=2, dtype=np.float64))
 
     def cut(self, rows: Layout, inputs: Layout | None = None) -> Tensor:
         """[rows, inputs, *kernel]: a copy of the weights, in this order of outputs and of inputs (or all)."""
@@ -149,12 +175,51 @@ def picked(tensor: Tensor, *places: Layout) -> Tensor:
     if tensor.is_cpu and tensor.dtype in _NUMPY_TYPES:
         # numpy copies whole runs where torch copies number by number
         numbers = tensor.numpy()
-        for axis, wanted in enumerate(places):
-            numbers = numbers.take(wanted, axis)
-        return torch.from_numpy(numbers)
+        return torch.from_numpy(numbers.take(places[0], 0) if len(places) == 1 else _taken(numbers, *places))
     for axis, wanted in enumerate(places):
         tensor = tensor.index_select(axis, torch.from_numpy(wanted).to(tensor.device))
     return tensor.contiguous()
+
+
+def _taken(numbers: npt.NDArray[Any], rows: Layout, inputs: Layout) -> npt.NDArray[Any]:
+    """numbers[rows][:, inputs]."""
+    if len(rows) * numbers[:1].size <= _PIECE:
+        return numbers.take(rows, 0).take(inputs, 1)
+    # behind a flatten the inputs come in runs, each of which is one place of a wider kind
+    run, shape = _run_of(inputs, numbers.shape[1]), numbers.shape
+    wide = np.ascontiguousarray(numbers).reshape(shape[0], shape[1] // run, run, *shape[2:])
+    result = np.empty((len(rows), len(inputs) // run, *wide.shape[2:]), numbers.dtype)
+    start = 0
+    for piece in _pieces(numbers, rows):
+        result[start : start + len(piece)] = wide.take(piece, 0).take(inputs[::run] // run, 1)
+        start += len(piece)
+    return result.reshape(len(rows), len(inputs), *shape[2:])
+
+
+def _run_of(inputs: Layout, total: int) -> int:
+    """The largest number that divides the total, and so the inputs that they are runs of it from multiples of it on."""
+    breaks = np.append(0, np.flatnonzero(np.diff(inputs) != 1) + 1) if len(inputs) else inputs
+    return int(np.gcd.reduce(np.concatenate([breaks, inputs[breaks], [len(inputs), total]])))
+
+
+def _pieces(numbers: npt.NDArray[Any], rows: Layout) -> list[Layout]:
+    """The rows in pieces of which the numbers fit into the cache."""
+    step = max(1, _PIECE // max(1, numbers[:1].size))
+    return [rows[start : start + step] for start in range(0, len(rows), step)]
+
+
+def _any_row(flags: Flags, rows: Layout, candidates: Flags | None = None) -> Flags:
+    """bool [columns]: whether any of the rows has the flag; `candidates` are the columns that may have it.
+
+    Filters are pruned as a whole, so nearly always one row tells for nearly all columns.
+    """
+    if not len(rows):
+        return np.zeros(flags.shape[1], dtype=np.bool_)
+    found: Flags = flags[rows[len(rows) // 2]].copy()
+    left = np.flatnonzero(~found if candidates is None else candidates & ~found)
+    if len(left):
+        found[left] = flags[:, left][rows].any(axis=0)
+    return found
 
 
 def is_plain(module: nn.Module | None) -> bool:

@@ -57,8 +57,7 @@ class Mixing(Operator):
         result = kernels.bias
         steady = np.where(moving, 0.0, given)
         if steady.any():
-            inputs = np.flatnonzero(steady)
-            result = result + kernels.summed(inputs) @ steady[inputs]
+            result = result + kernels.response(steady)
         result[kernels.reached_by(moving)] = np.nan
         return result
 
@@ -139,16 +138,16 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
     _zero(weight, 1, ~source.exact[reads])
     bias = kernels.bias
 
-    gone = np.ones_like(source.keep)
-    gone[reads] = ~source.exact[reads]
-    gone &= kernels.read_by(computed)
+    left = np.zeros_like(source.keep)
+    left[reads] = source.exact[reads]
+    gone = kernels.read_by(computed) & ~left
     multiples = plan.multiples[operand]
     gone_multiples = gone & multiples.patterned
     patterns = np.unique(multiples.pattern[gone_multiples]) if np.count_nonzero(gone_multiples) else ()
     for pattern in patterns:
-        removed = np.flatnonzero(gone & (multiples.pattern == pattern))
+        removed = np.where(left | (multiples.pattern != pattern), 0.0, multiples.coefficient)
         if pattern == ONE and not kernels.sees_border:
-            bias = bias + kernels.summed(removed) @ multiples.coefficient[removed]
+            bias = bias + kernels.response(removed)
             continue
         carrier = source.carriers.get(int(pattern))
         if carrier is None or gone[carrier]:
@@ -156,10 +155,9 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
                 f"{site.name}: constants behind a zero border have no kept channel to stand for them",
                 hint="this is a fault of edgeprune's analysis: report it with the model",
             )
-        ratio = torch.from_numpy(multiples.coefficient[removed] / multiples.coefficient[carrier])
-        dropped = kernels.cut(rows, removed).double().cpu()
-        merged = torch.tensordot(dropped.movedim(1, -1), ratio, dims=1).to(weight)
-        weight[:, int(np.flatnonzero(reads == carrier)[0])] += merged
+        merged = kernels.added_up(rows, removed / multiples.coefficient[carrier])
+        onto = weight[:, int(np.flatnonzero(reads == carrier)[0])]
+        onto += merged.reshape(onto.shape).to(weight)
     _zero(weight, 0, ~computed[rows])
     bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
     return weight, np.where(decision.valued, bias, 0.0)
