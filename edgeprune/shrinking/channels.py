@@ -7,7 +7,7 @@ one entry a channel of the masked network's tensor; which axis holds the channel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,7 @@ Layout = npt.NDArray[np.int64]
 """int64 [C_kept]: which channel of the masked tensor stands at each place of the shrunk one."""
 
 
-@dataclass(frozen=True)
-class Demand:
+class Demand(NamedTuple):
     """What readers ask of a tensor.
 
     Attributes:
@@ -43,7 +42,7 @@ class Demand:
     def nothing(cls, channels: int) -> Demand:
         """The demand of no reader at all."""
         none = np.zeros(channels, dtype=np.bool_)
-        return cls(value=none, merge=none, physical=none)
+        return cls(none, none, none)
 
     @classmethod
     def everything(cls, channels: int) -> Demand:
@@ -68,8 +67,7 @@ class Demand:
         )
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """What becomes of a tensor.
 
     Attributes:

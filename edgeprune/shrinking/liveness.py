@@ -2,12 +2,13 @@
 
 Start with `decide`, which settles one tensor from what all its readers asked. `find_live` sweeps the sites from the
 outputs to the inputs, so every reader has spoken before a tensor is settled; it sweeps again only where a module is
-called several times, since its calls must agree on its channels.
+called several times, since its calls must agree on its channels. A sweep that widens sums goes by an earlier one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from torch import fx
@@ -25,13 +26,37 @@ A choice, not measured: it lets rounding grow from 6e-8 of float32 to at most 6e
 """
 
 
+Asked = list[tuple[fx.Node, Demand]]
+"""What a site asks of each tensor that it reads."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """What becomes of each tensor of a network, and what its reader then asked of others."""
+
+    decisions: dict[fx.Node, Decision]
+    asked: dict[fx.Node, Asked]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a sweep goes by: the arguments of `find_live`."""
+
+    network: Network
+    known: Knowledge
+    widened: Collection[tuple[fx.Node, int]]
+    alive: Mapping[fx.Node, Flags]
+    alignment: Alignment | None
+
+
 def find_live(
     network: Network,
     known: Knowledge,
     widened: Collection[tuple[fx.Node, int]] = (),
     alive: Mapping[fx.Node, Flags] | None = None,
     alignment: Alignment | None = None,
-) -> dict[fx.Node, Decision]:
+    earlier: Live | None = None,
+) -> Live:
     """What becomes of each tensor of the network.
 
     Args:
@@ -40,13 +65,17 @@ def find_live(
         widened: Additions and the place of one of their operands that is to hold all channels that the sum keeps.
         alive: If given, channels that vary are kept only where another method found them alive.
         alignment: If given, how widths are rounded up.
+        earlier: What this function found for the same arguments without `widened`, if no widths are rounded up.
     """
+    question = _Question(network, known, widened, alive or {}, alignment)
+    if not any(site.shared for site in network.sites):
+        return _sweep(question, {}, earlier)
     agreed: dict[str, Flags] = {}
     while True:
         before = dict(agreed)
-        decisions = _sweep(network, known, widened, alive or {}, alignment, agreed)
+        live = _sweep(question, agreed, None)
         if all(name in before and np.array_equal(agreed[name], before[name]) for name in agreed):
-            return decisions
+            return live
 
 
 def decide(site: Site, demand: Demand, constants: Vector, multiples: Multiples, alive: Flags | None = None) -> Decision:
@@ -57,15 +86,14 @@ def decide(site: Site, demand: Demand, constants: Vector, multiples: Multiples, 
     weights are multiplied by their quotient to the carrier, and so is the carrier's own rounding, so a small one is no
     carrier.
     """
-    patterned = multiples.patterned
-    moving = varies(constants)
+    patterned, moving = multiples.patterned, varies(constants)
     if alive is not None:
         moving &= alive | patterned
     valued = demand.value | demand.merge
-    hidden = demand.merge & patterned
-    keep = demand.physical | (moving & (demand.value | (demand.merge & ~patterned)))
     carriers: dict[int, int] = {}
-    if np.count_nonzero(hidden):
+    hidden = None if multiples.is_empty else demand.merge & patterned
+    keep = demand.physical | (moving & (valued if hidden is None else demand.value | (demand.merge & ~patterned)))
+    if hidden is not None and np.count_nonzero(hidden):
         size = np.abs(multiples.coefficient)
         for pattern in np.unique(multiples.pattern[hidden]):
             same = multiples.pattern == pattern
@@ -82,48 +110,77 @@ def decide(site: Site, demand: Demand, constants: Vector, multiples: Multiples, 
     return Decision(keep, valued, carriers, live=demand.present or kept > 0)
 
 
-def _sweep(
-    network: Network,
-    known: Knowledge,
-    widened: Collection[tuple[fx.Node, int]],
-    alive: Mapping[fx.Node, Flags],
-    alignment: Alignment | None,
-    agreed: dict[str, Flags],
-) -> dict[fx.Node, Decision]:
-    constants, multiples = known.constants, known.multiples
+def _sweep(question: _Question, agreed: dict[str, Flags], earlier: Live | None) -> Live:
+    """One sweep; where nobody asks for anything else than in an earlier one, its answer stands."""
+    touched = {node for node, _ in question.widened}
     demands: dict[fx.Node, Demand] = {}
-    decisions: dict[fx.Node, Decision] = {}
-    for site in reversed(network.sites):
+    live = Live({}, {})
+    for site in reversed(question.network.sites):
         node = site.node
-        demand = demands.get(node) or Demand.nothing(site.channels)
-        if site.shared:
-            own = decide(site, demand, constants[node], multiples[node], alive.get(node))
-            if own.live:  # rows that another call needs are there, whatever they hold at this one
-                agreed[site.name] = agreed[site.name] | own.keep if site.name in agreed else own.keep
-                demand = demand | Demand.of(np.zeros_like(own.keep), physical=agreed[site.name])
-        if node.op in ("output", "placeholder"):
-            demand = demand | Demand.of(np.zeros(site.channels, dtype=np.bool_), present=True)
-        decision = decide(site, demand, constants[node], multiples[node], alive.get(node))
-        if alignment is not None:
-            extra = alignment.extra(site, decision, decisions)
-            demand = demand | Demand.of(extra, physical=decision.keep | extra)
-            decision = decide(site, demand, constants[node], multiples[node], alive.get(node))
-        decisions[node] = decision
-        if not decision.live:
-            continue
-        asked_of_operands = site.operator.demands(
-            site, decision, constants[node], [constants[x] for x in site.operands]
-        )
-        for place, (operand, asked) in enumerate(zip(site.operands, asked_of_operands, strict=True)):
-            _ask(demands, operand, asked)
-            if (node, place) in widened:
-                _ask(demands, operand, Demand.of(decision.exact, physical=decision.keep))
-        for other in node.all_input_nodes:
-            if other not in site.operands:
-                _ask(demands, other, Demand.everything(network.by_node[other].channels))
-    return decisions
+        before = None if earlier is None else earlier.asked[node]
+        if earlier is not None and before is not None and node not in touched:
+            live.decisions[node], asked = earlier.decisions[node], before
+        else:
+            demand = demands.get(node) or Demand.nothing(site.channels)
+            live.decisions[node] = _settled(site, demand, question, agreed, live.decisions)
+            asked = _asked(site, live.decisions[node], question)
+            if before is not None:
+                touched |= _changed(before, asked)
+        live.asked[node] = asked
+        for operand, wish in asked:
+            others = demands.get(operand)
+            demands[operand] = wish if others is None else others | wish
+    return live
 
 
-def _ask(demands: dict[fx.Node, Demand], node: fx.Node, asked: Demand) -> None:
-    before = demands.get(node)
-    demands[node] = asked if before is None else before | asked
+def _settled(
+    site: Site,
+    demand: Demand,
+    question: _Question,
+    agreed: dict[str, Flags],
+    decisions: Mapping[fx.Node, Decision],
+) -> Decision:
+    node, alignment = site.node, question.alignment
+    constants, multiples = question.known.constants[node], question.known.multiples[node]
+    alive = question.alive.get(node)
+    if site.shared:
+        own = decide(site, demand, constants, multiples, alive)
+        if own.live:  # rows that another call needs are there, whatever they hold at this one
+            agreed[site.name] = agreed[site.name] | own.keep if site.name in agreed else own.keep
+            demand = demand | Demand.of(np.zeros_like(own.keep), physical=agreed[site.name])
+    if node.op in ("output", "placeholder"):
+        demand = demand | Demand.of(np.zeros(site.channels, dtype=np.bool_), present=True)
+    decision = decide(site, demand, constants, multiples, alive)
+    if alignment is None:
+        return decision
+    extra = alignment.extra(site, decision, decisions)
+    demand = demand | Demand.of(extra, physical=decision.keep | extra)
+    return decide(site, demand, constants, multiples, alive)
+
+
+def _asked(site: Site, decision: Decision, question: _Question) -> Asked:
+    """What a site asks of the tensors that it reads, to make what was decided of its own."""
+    if not decision.live:
+        return []
+    node, constants = site.node, question.known.constants
+    wishes = site.operator.demands(site, decision, constants[node], [constants[x] for x in site.operands])
+    asked = list(zip(site.operands, wishes, strict=True))
+    for place, operand in enumerate(site.operands):
+        if (node, place) in question.widened:
+            asked.append((operand, Demand.of(decision.exact, physical=decision.keep)))
+    for other in node.all_input_nodes:
+        if other not in site.operands:
+            asked.append((other, Demand.everything(question.network.by_node[other].channels)))
+    return asked
+
+
+def _changed(before: Asked, after: Asked) -> set[fx.Node]:
+    """The tensors of which something else is asked now."""
+    if len(before) != len(after):
+        return {operand for operand, _ in (*before, *after)}
+    return {operand for (operand, one), (_, other) in zip(before, after, strict=True) if not _same(one, other)}
+
+
+def _same(one: Demand, other: Demand) -> bool:
+    flags = zip(one[:3], other[:3], strict=True)
+    return one.present == other.present and all(np.array_equal(*pair) for pair in flags)

@@ -42,6 +42,11 @@ class Multiples:
         """bool [C]: channels that are a multiple of some pattern."""
         return np.asarray(self.pattern != NONE, dtype=np.bool_)
 
+    @cached_property
+    def is_empty(self) -> bool:
+        """Whether no channel is a multiple of any pattern."""
+        return not self.patterned.any()
+
     @classmethod
     def of_one(cls, constants: Vector) -> Multiples:
         """Nonzero constants as multiples of `ONE`."""

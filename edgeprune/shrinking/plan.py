@@ -68,15 +68,19 @@ def settle(
     align: int | None = None,
 ) -> Analysis:
     """Decide what stays: what is needed, what fills a vector up, and a few zero rows that save a copy at a sum."""
-    least = decisions = find_live(network, known, alive=alive)
+    least = live = find_live(network, known, alive=alive)
     alignment = None if align is None else align_to(align, network, known)
     if alignment is not None:
-        decisions = find_live(network, known, (), alive, alignment)
-    widened = few_zero_rows(network, decisions) if cheap_sums else frozenset()
+        live = find_live(network, known, (), alive, alignment)
+    widened = few_zero_rows(network, live.decisions) if cheap_sums else frozenset()
     if widened:
-        decisions = find_live(network, known, widened, alive, alignment)
-    held = {} if decisions is least else {node: decisions[node].keep & ~least[node].keep for node in decisions}
-    return Analysis(network, known.constants, known.multiples, decisions, held)
+        live = find_live(network, known, widened, alive, alignment, earlier=live if alignment is None else None)
+    held = {
+        node: decision.keep & ~least.decisions[node].keep
+        for node, decision in live.decisions.items()
+        if decision is not least.decisions[node]
+    }
+    return Analysis(network, known.constants, known.multiples, live.decisions, held)
 
 
 def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
