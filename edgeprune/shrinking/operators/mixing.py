@@ -105,7 +105,7 @@ class Mixing(Operator):
         if site.shared:
             agreed, weight = agreed_inputs(site, plan), site.kernels.cut(rows, reads)
             _zero(weight, 1, ~agreed.read[reads])
-            bias = site.kernels.bias + site.kernels.summed() @ agreed.folded
+            bias = site.kernels.bias + site.kernels.response(agreed.folded)
             given = filled(site, operand, reads, surgery)
         else:
             weight, bias = shrunk_weights(site, surgery, reads)
