@@ -16,8 +16,8 @@ from edgeprune.shrinking.additions import Addition, absorb, addition_at
 from edgeprune.shrinking.alignment import align_to
 from edgeprune.shrinking.channels import Decision, Flags, Layout, Vector
 from edgeprune.shrinking.constants import Knowledge
-from edgeprune.shrinking.graph import Network
-from edgeprune.shrinking.liveness import find_live
+from edgeprune.shrinking.graph import Network, Site
+from edgeprune.shrinking.liveness import Asked, find_live
 from edgeprune.shrinking.patterns import Multiples
 from edgeprune.shrinking.streams import few_zero_rows, row_orders, takes_any_order, wanted_orders
 
@@ -27,6 +27,7 @@ class Analysis:
     """What is known and needed of each tensor of a network.
 
     Attributes:
+        asked: What each site asks of the tensors that it reads.
         held: Channels that are kept although nothing needs them, where that makes the network faster.
     """
 
@@ -34,6 +35,7 @@ class Analysis:
     constants: Mapping[fx.Node, Vector]
     multiples: Mapping[fx.Node, Multiples]
     decisions: Mapping[fx.Node, Decision]
+    asked: Mapping[fx.Node, Asked]
     held: Mapping[fx.Node, Flags]
 
 
@@ -46,12 +48,20 @@ class Plan(Analysis):
         orders: For layers and sums whose channels stand in another order than the masked network's.
         shifts: For layers that take over an addition's constants: what to add to each output channel.
         additions: The sums that `addition_at` has settled; it looks here first.
+        read: The channels that layers read of their operands; `reads` looks here first.
     """
 
     layouts: Mapping[fx.Node, Layout]
     orders: Mapping[fx.Node, Layout]
     shifts: Mapping[fx.Node, Vector]
     additions: dict[fx.Node, Addition]
+    read: dict[fx.Node, Layout]
+
+    def reads(self, site: Site) -> Layout:
+        """int64 [K]: the channels that a site reads of its operand, for operators that can say so."""
+        if site.node not in self.read:
+            self.read[site.node] = site.operator.reads(site, self)
+        return self.read[site.node]
 
     def shift(self, node: fx.Node, channels: int) -> Vector:
         """float64 [channels]: what this layer adds to its bias for a later addition; mostly zeros."""
@@ -80,7 +90,7 @@ def settle(
         for node, decision in live.decisions.items()
         if decision is not least.decisions[node]
     }
-    return Analysis(network, known.constants, known.multiples, live.decisions, held)
+    return Analysis(network, known.constants, known.multiples, live.decisions, live.asked, held)
 
 
 def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
@@ -90,7 +100,7 @@ def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
     orders = wanted_orders(network, decisions, analysis.constants)
     if reorder:
         orders |= row_orders(network, decisions, takes_any_order(network))
-    plan = Plan(network, analysis.constants, analysis.multiples, decisions, analysis.held, layouts, orders, {}, {})
+    plan = Plan(**vars(analysis), layouts=layouts, orders=orders, shifts={}, additions={}, read={})
     shifts: dict[fx.Node, Vector] = {}
     for site in analysis.network.sites:
         operands = [layouts[operand] for operand in site.operands]

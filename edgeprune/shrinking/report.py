@@ -6,10 +6,11 @@ was meant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import fx, nn
 
 from edgeprune.shrinking.additions import IndexAdd
@@ -88,7 +89,8 @@ def report_on(
 ) -> ShrinkReport:
     """Read the report off a plan and the network made from it, with its layers that are functional calls now."""
     network = plan.network
-    left = dict(shrunk.named_modules()) | dict(lowered)
+    own = _named_modules(shrunk)
+    left = own | dict(lowered)
     layers = tuple(_layer_report(site, plan, left.get(site.name)) for site in _first_calls(plan) if _is_layer(site))
     unknown = tuple(
         f"{site.name} ({site.kind})"
@@ -99,7 +101,7 @@ def report_on(
         and any(network.by_node[x].channels for x in site.node.all_input_nodes)
     )
     index_additions = tuple(name for name, module in left.items() if isinstance(module, IndexAdd))
-    params_before, params_after = count_params(masked), count_params(shrunk)
+    params_before, params_after = _count_params(every_module(masked)), _count_params(own.values())
     notes = []
     if params_after == params_before and not any(row.notes for row in layers):
         notes.append("nothing to remove: the network has no zero filter that could go")
@@ -114,14 +116,31 @@ def report_on(
     return ShrinkReport(layers, unknown, index_additions, params_before, params_after, difference, tuple(notes))
 
 
-def count_params(model: nn.Module) -> int:
-    """Number of parameters, each counted once."""
-    counted: dict[int, int] = {}
-    for module in every_module(model) if model._modules else (model,):
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                counted[id(parameter)] = parameter.numel()
-    return sum(counted.values())
+def _count_params(modules: Iterable[nn.Module]) -> int:
+    """Number of the modules' own parameters, each counted once."""
+    tables = [module._parameters.values() for module in modules]
+    counted = {id(parameter): parameter for table in tables for parameter in table if parameter is not None}
+    return sum(map(torch.Tensor.numel, counted.values()))
+
+
+def _params_of(layer: nn.Module) -> int:
+    return _count_params(every_module(layer) if layer._modules else (layer,))
+
+
+def _named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """What model.named_modules() gives; torch's nested generators take several times as long."""
+    found: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+
+    def note(name: str, module: nn.Module) -> None:
+        seen.add(id(module))
+        found[name] = module
+        for step, inner in module._modules.items():
+            if inner is not None and id(inner) not in seen:
+                note(f"{name}.{step}" if name else step, inner)
+
+    note("", model)
+    return found
 
 
 def _untied(masked: nn.Module, shrunk: nn.Module) -> list[list[str]]:
@@ -157,8 +176,8 @@ def _layer_report(site: Site, plan: Plan, after: nn.Module | None) -> LayerRepor
         in_after=in_after,
         out_before=site.channels,
         out_after=out_after,
-        params_before=count_params(site.module) if site.module is not None else 0,
-        params_after=0 if after is None else count_params(after),
+        params_before=_params_of(site.module) if site.module is not None else 0,
+        params_after=0 if after is None else _params_of(after),
         notes=tuple(_notes(site, plan, gone=after is None)),
     )
 
@@ -166,6 +185,9 @@ def _layer_report(site: Site, plan: Plan, after: nn.Module | None) -> LayerRepor
 def _width(module: nn.Module | None, attributes: tuple[str, ...], otherwise: int) -> int:
     if module is None:
         return 0
+    for name in attributes:
+        if name in vars(module):  # a module takes its time to say that it has no such attribute
+            return int(vars(module)[name])
     return next((int(getattr(module, name)) for name in attributes if hasattr(module, name)), otherwise)
 
 
@@ -176,10 +198,11 @@ def _notes(site: Site, plan: Plan, *, gone: bool) -> list[str]:
     dead = site.kernels.dead if isinstance(site.module, LAYERS) else np.zeros_like(held)
     settled = ~varies(constants)
     causes: dict[str, int] = {}
-    gone_alive = ~(held | dead)
-    _count(causes, ~held & dead, "outputs removed: dead filter")
-    _count(causes, gone_alive & settled, "outputs removed: constant")
-    _count(causes, gone_alive & ~settled, "outputs removed: nothing needs them")
+    if np.count_nonzero(held) < len(held):
+        gone_alive = ~(held | dead)
+        _count(causes, ~held & dead, "outputs removed: dead filter")
+        _count(causes, gone_alive & settled, "outputs removed: constant")
+        _count(causes, gone_alive & ~settled, "outputs removed: nothing needs them")
     if ONE in decision.carriers and held[decision.carriers[ONE]]:
         causes["output kept as the carrier of constants before a zero border"] = 1
         settled[decision.carriers[ONE]] = False
@@ -187,8 +210,9 @@ def _notes(site: Site, plan: Plan, *, gone: bool) -> list[str]:
         on_purpose = held & plan.held[site.node]
         _count(causes, on_purpose, "outputs kept on purpose: aligned widths, cheaper sums")
         held = held & ~on_purpose
-    _count(causes, held & settled & decision.valued, "constant outputs kept: a reader takes them as they are")
-    _count(causes, held & ~(settled | decision.valued), "outputs kept to fill a place")
+    if np.count_nonzero(held & (settled | ~decision.valued)):
+        _count(causes, held & settled & decision.valued, "constant outputs kept: a reader takes them as they are")
+        _count(causes, held & ~(settled | decision.valued), "outputs kept to fill a place")
     return [f"{count} {cause}" for cause, count in (causes | _inputs(site, plan, layer_gone=gone)).items()]
 
 
@@ -197,22 +221,23 @@ def _inputs(site: Site, plan: Plan, *, layer_gone: bool) -> dict[str, int]:
     causes: dict[str, int] = {}
     if not site.operands or not isinstance(site.module, LAYERS):
         return causes
-    given, decision = plan.constants[site.operands[0]], plan.decisions[site.node]
+    given = plan.constants[site.operands[0]]
     gone = np.ones(len(given), dtype=np.bool_)
     if layer_gone:
         _count(causes, gone, "inputs removed: the layer is gone")
         return causes
-    gone[site.operator.reads(site, plan)] = False
-    if not gone.any():
+    gone[plan.reads(site)] = False
+    if not np.count_nonzero(gone):
         return causes
-    (asked,) = site.operator.demands(site, decision, plan.constants[site.node], [given])
     zero = given == 0.0
     into = "the carrier's kernels" if site.kernels.sees_border else "the bias"
     _count(causes, gone & zero, "inputs removed: zero")
     gone &= ~zero
-    matters = asked.value | asked.merge
-    _count(causes, gone & matters, f"constant inputs removed: folded into {into}")
-    _count(causes, gone & ~matters, "inputs removed: not connected")
+    if np.count_nonzero(gone):
+        asked = [wish for operand, wish in plan.asked[site.node] if operand is site.operands[0]]
+        matters = asked[0].value | asked[0].merge if asked else zero
+        _count(causes, gone & matters, f"constant inputs removed: folded into {into}")
+        _count(causes, gone & ~matters, "inputs removed: not connected")
     return causes
 
 

@@ -101,7 +101,7 @@ class Mixing(Operator):
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         plan, operand = surgery.plan, site.operands[0]
-        rows, reads = plan.layouts[site.node], self.reads(site, plan)
+        rows, reads = plan.layouts[site.node], plan.reads(site)
         if site.shared:
             agreed, weight = agreed_inputs(site, plan), site.kernels.cut(rows, reads)
             _zero(weight, 1, ~agreed.read[reads])
