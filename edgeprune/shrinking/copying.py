@@ -64,13 +64,14 @@ def private_copy(model: nn.Module) -> nn.Module:
         raise ModelError(
             f"{type(model).__name__} can not be copied: {error}", hint="make copy.deepcopy(model) work"
         ) from error
-    for module in every_module(twin):
+    twins = every_module(twin)
+    for module in twins:
         if module._forward_pre_hooks:
             for name in _pruned_names(module):
                 prune.remove(module, name)  # type: ignore[no-untyped-call]
         if "parametrizations" in module._modules:
             _settle_parametrizations(module)
-    _refuse_nan(twin)
+    _refuse_nan(twin, twins)
     return in_eval_mode(twin)
 
 
@@ -107,12 +108,12 @@ def duplicate(module: _Module, memo: dict[int, Any]) -> _Module:
         return copy.deepcopy(module, memo)
     twin: _Module = made_by.__new__(made_by)
     memo[id(module)] = twin
-    state: dict[str, Any] = {}
-    for name, value in vars(module).items():
+    state = dict(vars(module))
+    for name, value in state.items():
         kind = type(value)
         if kind in _ATOMS:
-            state[name] = value
-        elif kind in _TABLES and not value:
+            continue
+        if kind in _TABLES and not value:
             state[name] = kind()
         elif name == "_modules":
             state[name] = {key: None if child is None else duplicate(child, memo) for key, child in value.items()}
@@ -215,8 +216,8 @@ def _require_real_numbers(model: nn.Module, modules: list[nn.Module]) -> None:
         )
 
 
-def _refuse_nan(model: nn.Module) -> None:
-    tables = [table for module in every_module(model) for table in (module._parameters, module._buffers)]
+def _refuse_nan(model: nn.Module, modules: list[nn.Module]) -> None:
+    tables = [table for module in modules for table in (module._parameters, module._buffers)]
     tensors = {id(tensor): tensor for table in tables for tensor in table.values() if tensor is not None}
     if not _suspect(tensors.values()):
         return

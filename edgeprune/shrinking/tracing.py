@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from edgeprune.shrinking.additions import Gather, IndexAdd
 from edgeprune.shrinking.aliases import is_number, refuse_partial_write
-from edgeprune.shrinking.copying import duplicate
+from edgeprune.shrinking.copying import bare_twin, duplicate
+from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.sizes import HeldSizes
 from edgeprune.shrinking.subclasses import as_torch_layer, is_torch_layer
 from edgeprune.user_code import untraceable
@@ -219,7 +220,8 @@ def _make_pure(traced: Traced) -> None:
             continue
         refuse_partial_write(node, order, traced.modules)
         if node.op == "call_module":
-            pure = duplicate(traced.modules[str(node.target)], {})
+            module = traced.modules[str(node.target)]
+            pure = bare_twin(module) if is_plain(module) else duplicate(module, {})
             setattr(pure, "inplace", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
             traced.modules[str(node.target)] = pure
         elif node.op == "call_method":
