@@ -177,9 +177,9 @@ def _site(
 ) -> Site:
     module = root.module(node)
     given = tuple(form for form in map(forms.get, operands) if form is not None)
+    shared = calls[node.target] > 1 and module is not None and has_parameters(module)
     # the one slope of a PReLU is of no channel, so its calls need not agree
-    has_channels = module is not None and has_parameters(module) and getattr(module, "num_parameters", 0) != 1
-    shared = calls[node.target] > 1 and has_channels
+    shared = shared and getattr(module, "num_parameters", 0) != 1
     value = root.attribute(str(node.target)) if node.op == "get_attr" else None
     tensor = value if isinstance(value, Tensor) else None
     return Site(node, kind, module, operands, given, forms[node], shared, tensor, forms)
