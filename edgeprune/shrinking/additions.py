@@ -134,6 +134,8 @@ def addition_at(site: Site, plan: Plan) -> Addition | None:
     """Settle the addition at this site, or None if the site is none or is gone."""
     if not site.operator.is_addition or not plan.decisions[site.node].live:
         return None
+    if plan.decisions[site.node].sized_by is not None:
+        return None
     if site.node not in plan.additions:
         plan.additions[site.node] = _settled(site, plan)
     return plan.additions[site.node]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from torch import fx
 
 Vector = npt.NDArray[np.float64]
 """float64 [C]: the channel's value where it is the same for every input and every pixel, NaN where it varies."""
@@ -75,12 +76,14 @@ class Decision(NamedTuple):
         valued: Channels whose value matters. A kept channel that is not valued may hold any finite number.
         carriers: For each pattern the kept channel that stands for the removed multiples of it (`Multiples`).
         live: The tensor exists in the shrunk network.
+        sized_by: If given, the tensor holds numbers alone, and its sizes follow from those of this node (`settled`).
     """
 
     keep: Flags
     valued: Flags
     carriers: Mapping[int, int]
     live: bool
+    sized_by: fx.Node | None = None
 
     @property
     def exact(self) -> Flags:

@@ -18,6 +18,7 @@ from edgeprune.shrinking.channels import Decision, Demand, Flags, Vector, varies
 from edgeprune.shrinking.constants import Knowledge
 from edgeprune.shrinking.graph import Network, Site
 from edgeprune.shrinking.patterns import Multiples
+from edgeprune.shrinking.settled import sizes_from
 
 LEAST_CARRIER = 1e-2
 """A constant that is kept anyway carries others up to 100 times its size.
@@ -151,6 +152,9 @@ def _settled(
     if node.op in ("output", "placeholder"):
         demand = demand | Demand.of(np.zeros(site.channels, dtype=np.bool_), present=True)
     decision = decide(site, demand, constants, multiples, alive)
+    source = sizes_from(site, decision, constants, question.network)
+    if source is not None:
+        return decision._replace(sized_by=source)
     if alignment is None:
         return decision
     extra = alignment.extra(site, decision, decisions)
@@ -162,6 +166,9 @@ def _asked(site: Site, decision: Decision, question: _Question) -> Asked:
     """What a site asks of the tensors that it reads, to make what was decided of its own."""
     if not decision.live:
         return []
+    if decision.sized_by is not None:
+        channels = question.network.by_node[decision.sized_by].channels
+        return [(decision.sized_by, Demand.of(np.zeros(channels, dtype=np.bool_), present=True))]
     node, constants = site.node, question.known.constants
     wishes = site.operator.demands(site, decision, constants[node], [constants[x] for x in site.operands])
     asked = list(zip(site.operands, wishes, strict=True))
@@ -176,7 +183,7 @@ def _asked(site: Site, decision: Decision, question: _Question) -> Asked:
 
 def _changed(before: Asked, after: Asked) -> set[fx.Node]:
     """The tensors of which something else is asked now."""
-    if len(before) != len(after):
+    if [operand for operand, _ in before] != [operand for operand, _ in after]:
         return {operand for operand, _ in (*before, *after)}
     return {operand for (operand, one), (_, other) in zip(before, after, strict=True) if not _same(one, other)}
 

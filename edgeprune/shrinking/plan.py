@@ -104,10 +104,12 @@ def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
     shifts: dict[fx.Node, Vector] = {}
     for site in analysis.network.sites:
         operands = [layouts[operand] for operand in site.operands]
-        live = analysis.decisions[site.node].live
-        layouts[site.node] = (
-            site.operator.layout(site, plan, operands) if live else np.zeros(0, dtype=np.int64)
-        )  # fmt: skip
+        decision = decisions[site.node]
+        if decision.sized_by is not None:
+            layouts[site.node] = np.flatnonzero(decision.keep)
+        else:
+            none = np.zeros(0, dtype=np.int64)
+            layouts[site.node] = site.operator.layout(site, plan, operands) if decision.live else none
     for site in analysis.network.sites:
         addition = addition_at(site, plan)
         if addition is not None:

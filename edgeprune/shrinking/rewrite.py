@@ -23,6 +23,7 @@ from edgeprune.shrinking.copying import duplicate, in_eval_mode
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form
 from edgeprune.shrinking.graph import Site
 from edgeprune.shrinking.plan import Plan
+from edgeprune.shrinking.settled import settle_numbers
 from edgeprune.shrinking.tracing import add_node
 
 _TAKEN = frozenset({"graph", "_graph", "code", "_code", "meta"})
@@ -64,7 +65,9 @@ class Surgery:
 
     def place(self, site: Site) -> None:
         """Add the shrunk form of a site."""
-        self.values[site.node] = site.operator.rebuild(site, self)
+        source = self.plan.decisions[site.node].sized_by
+        made = site.operator.rebuild(site, self) if source is None else settle_numbers(site, self, source)
+        self.values[site.node] = made
 
     def pass_on(self, site: Site, bias: Vector) -> Vector:
         """Leave a bias [C] that a layer did not have to the normalisation behind it, and return what the layer keeps.
@@ -117,9 +120,9 @@ class Surgery:
         self._made[str(site.node.target)] = module
         return add_node(self.graph, "call_module", str(site.node.target), values, {}, site.node.name)
 
-    def call_new(self, site: Site, module: nn.Module, *values: fx.Node) -> fx.Node:
+    def call_new(self, site: Site, module: nn.Module, *values: fx.Node, kind: str = "index") -> fx.Node:
         """Call a module that the masked network does not have."""
-        return add_node(self.graph, "call_module", self._fresh(f"{site.node.name}_index", module), values, {})
+        return add_node(self.graph, "call_module", self._fresh(f"{site.node.name}_{kind}", module), values, {})
 
     def call_function(self, site: Site, function: Callable[..., Any], *args: Any) -> fx.Node:
         """Call a function in the site's place."""

@@ -12,6 +12,7 @@ from edgeprune.shrinking.forms import Forms
 from edgeprune.shrinking.operators.addition import Add
 from edgeprune.shrinking.operators.attention import Attention, AttentionPart
 from edgeprune.shrinking.operators.base import Boundary, Opaque, Operator
+from edgeprune.shrinking.operators.constant import Constant
 from edgeprune.shrinking.operators.elementwise import Elementwise
 from edgeprune.shrinking.operators.group_norm import GroupNorm
 from edgeprune.shrinking.operators.grouped import Grouped
@@ -56,6 +57,7 @@ OPERATORS: tuple[Operator, ...] = (
     Pad(),
     Concat(),
     Join(),
+    Constant(),
     ShapeQuestion(),
     ShapeAnswer(),
 )

@@ -16,6 +16,7 @@ import torch
 from torch import fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, unknown
+from edgeprune.shrinking.constant_channels import SAME_SIZE, ImageRule
 from edgeprune.shrinking.forms import Form, Forms
 
 if TYPE_CHECKING:
@@ -92,6 +93,14 @@ class Operator(ABC):
         """Whether the node can add a constant to each of its output channels at no cost."""
         return False
 
+    def image_rule(self, site: Site) -> ImageRule | None:
+        """How its output's sizes follow from its operand's, where numbers can stand for it; None if not told."""
+        return None
+
+    def keeps_batch(self, site: Site) -> bool:
+        """Whether its output has a row for each sample, in their order, if its operands have."""
+        return True
+
 
 class Opaque(Operator):
     """A node of which nothing is known: all channels of all its inputs are kept as they are."""
@@ -116,6 +125,9 @@ class Opaque(Operator):
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         return surgery.copy_whole(site)
+
+    def keeps_batch(self, site: Site) -> bool:
+        return False
 
 
 class Boundary(Opaque):
@@ -183,6 +195,11 @@ def sole_tensor(node: fx.Node, forms: Forms) -> fx.Node | None:
     given = node.all_input_nodes
     alone = len(given) == 1 or all(n is first or forms[n] is None for n in given)
     return first if alone else None
+
+
+def same_sizes(site: Site) -> ImageRule:
+    """The rule of layers that leave the sizes of an image as they are."""
+    return [SAME_SIZE] * (0 if site.form is None else site.form.rank - 2)
 
 
 def has_channels(node: object, forms: Forms) -> bool:

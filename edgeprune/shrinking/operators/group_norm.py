@@ -13,10 +13,11 @@ import torch
 from torch import fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, varies
+from edgeprune.shrinking.constant_channels import ImageRule
 from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.aligned import filled
-from edgeprune.shrinking.operators.base import Operator, sole_tensor
+from edgeprune.shrinking.operators.base import Operator, same_sizes, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
 from edgeprune.shrinking.operators.normalisation import pick_channels
 
@@ -55,6 +56,9 @@ class GroupNorm(Operator):
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep)
+
+    def image_rule(self, site: Site) -> ImageRule | None:
+        return same_sizes(site)
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         norm, plan, layout = _norm(site), surgery.plan, surgery.plan.layouts[site.node]

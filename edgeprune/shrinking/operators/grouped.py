@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, nonzero_constant, varies
+from edgeprune.shrinking.constant_channels import ImageRule
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.aligned import filled
 from edgeprune.shrinking.operators.base import Operator, sole_tensor
@@ -78,6 +79,9 @@ class Grouped(Operator):
     def reads(self, site: Site, plan: Plan) -> Layout:
         """The channels that the groups read, group by group."""
         return np.concatenate([bucket.inputs.reshape(-1) for bucket in buckets_of(site, plan)])
+
+    def image_rule(self, site: Site) -> ImageRule | None:
+        return site.kernels.image_rule
 
     def absorbs(self, site: Site) -> bool:
         return not site.shared

@@ -44,6 +44,10 @@ class Join(Aligned):
     def shapes(self, site: Site) -> list[bool]:
         return [True] * len(site.operands)
 
+    def keeps_batch(self, site: Site) -> bool:
+        axis: int = argument(site.node, 1, "dim", 0)
+        return axis % site.operand_forms[0].rank != 0
+
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         axis = argument(site.node, 1, "dim", 0)
         return surgery.call_function(site, torch.cat, self.place(site, surgery), axis)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.shrinking.channels import Flags, Layout, Vector
+from edgeprune.shrinking.constant_channels import ImageRule
 from edgeprune.shrinking.copying import bare_twin
 
 Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d | nn.Linear
@@ -132,6 +133,22 @@ class Kernels:
         if layer.padding == "same":
             return any(size > 1 for size in layer.kernel_size)
         return any(int(side) > 0 for side in layer.padding)
+
+    @property
+    def image_rule(self) -> ImageRule:
+        """How the sizes of a convolution's output follow from its input's; empty for a linear layer."""
+        layer: Any = self.layer
+        if isinstance(layer, nn.Linear):
+            return ()
+        spans = [far * (kernel - 1) for far, kernel in zip(layer.dilation, layer.kernel_size, strict=True)]
+        if isinstance(layer, TRANSPOSED):
+            each: Any = zip(spans, layer.stride, layer.padding, layer.output_padding, strict=True)
+            return [(step, span + 1 + more - 2 * int(pad) - step, 1) for span, step, pad, more in each]
+        if isinstance(layer.padding, str):
+            pads = spans if layer.padding == "same" else [0] * len(spans)
+        else:
+            pads = [2 * int(pad) for pad in layer.padding]
+        return [(1, pad - span - 1 + step, step) for pad, span, step in zip(pads, spans, layer.stride, strict=True)]
 
     def rebuilt(self, weight: Tensor, bias: Vector, groups: int = 1) -> Layer:
         """The layer with new weights [out, in / groups, *kernel] and bias [out]; what was frozen stays frozen.

@@ -14,9 +14,10 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector, varies
+from edgeprune.shrinking.constant_channels import ImageRule
 from edgeprune.shrinking.forms import Forms
 from edgeprune.shrinking.operators.aligned import filled
-from edgeprune.shrinking.operators.base import Operator, argument, has_channels
+from edgeprune.shrinking.operators.base import Operator, argument, has_channels, same_sizes
 from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class LayerNorm(Operator):
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.arange(site.channels)
+
+    def image_rule(self, site: Site) -> ImageRule | None:
+        return same_sizes(site)
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         every = np.arange(site.channels)

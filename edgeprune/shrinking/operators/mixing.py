@@ -16,9 +16,10 @@ from torch import Tensor, fx, nn
 
 from edgeprune.errors import ShrinkError
 from edgeprune.shrinking.channels import Decision, Demand, Flags, Layout, Vector, nonzero_constant, varies
+from edgeprune.shrinking.constant_channels import ImageRule
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.aligned import filled
-from edgeprune.shrinking.operators.base import Operator, sole_tensor
+from edgeprune.shrinking.operators.base import Operator, same_sizes, sole_tensor
 from edgeprune.shrinking.operators.kernels import LAYERS, is_plain
 from edgeprune.shrinking.operators.shared import agreed_inputs, needed_inputs
 from edgeprune.shrinking.patterns import ONE
@@ -95,6 +96,9 @@ class Mixing(Operator):
         """Inputs that go into the pattern's carrier if they are not there; constants away from borders fold instead."""
         same = plan.multiples[site.operands[0]].pattern == pattern
         return same if pattern != ONE or site.kernels.sees_border else np.zeros_like(same)
+
+    def image_rule(self, site: Site) -> ImageRule | None:
+        return site.kernels.image_rule or same_sizes(site)
 
     def absorbs(self, site: Site) -> bool:
         return not site.shared

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector, varies
+from edgeprune.shrinking.constant_channels import ImageRule
 from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.aligned import filled
-from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
+from edgeprune.shrinking.operators.base import ChannelWise, same_sizes, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain, numbers_of, picked
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class BatchNorm(ChannelWise):
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep) if site.shared else operands[0]
+
+    def image_rule(self, site: Site) -> ImageRule | None:
+        return same_sizes(site)
 
     def absorbs(self, site: Site) -> bool:
         return not site.shared and _norm(site).affine

@@ -9,10 +9,11 @@ import numpy as np
 from torch import fx, nn
 
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
+from edgeprune.shrinking.constant_channels import ImageRule
 from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.aligned import filled
-from edgeprune.shrinking.operators.base import ChannelWise, sole_tensor
+from edgeprune.shrinking.operators.base import ChannelWise, same_sizes, sole_tensor
 from edgeprune.shrinking.operators.kernels import is_plain, numbers_of
 from edgeprune.shrinking.operators.normalisation import pick_channels
 
@@ -45,6 +46,9 @@ class PReLU(ChannelWise):
 
     def layout(self, site: Site, plan: Plan, operands: Sequence[Layout]) -> Layout:
         return np.flatnonzero(plan.decisions[site.node].keep) if site.shared else operands[0]
+
+    def image_rule(self, site: Site) -> ImageRule | None:
+        return same_sizes(site)
 
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         module, layout = _rectifier(site), surgery.plan.layouts[site.node]

@@ -53,6 +53,15 @@ class Rearrange(ChannelWise):
     def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
         return patterns.after(site.node, operands[0])
 
+    def keeps_batch(self, site: Site) -> bool:
+        before, name = site.operand_forms[0], _name(site.node)
+        if name in (*_VIEWS, "flatten"):
+            return site.form is not None and site.form.axis == before.axis == CHANNEL_AXIS
+        if name in ("squeeze", "unsqueeze"):
+            place = site.node.args[1] if len(site.node.args) == 2 else 0
+            return isinstance(place, int) and place > 0
+        return moved_axis(site.node, before.rank, 0) == 0
+
     def rebuild(self, site: Site, surgery: Surgery) -> fx.Node:
         name, sizes = _name(site.node), _sizes(site.node)
         if site.form is None or sizes is None or name not in (*_VIEWS, "expand"):

@@ -89,6 +89,9 @@ class Crop(ChannelWise):
     def multiples(self, site: Site, operands: Sequence[Multiples], patterns: Patterns) -> Multiples | None:
         return patterns.after(site.node, operands[0])
 
+    def keeps_batch(self, site: Site) -> bool:
+        return site.node.target is not operator.getitem or None not in (_places(site.node.args[1], 8) or [None])
+
 
 class Concat(Operator):
     """torch.cat along the channels."""
