@@ -47,7 +47,8 @@ def verify(
             of random numbers.
 
     Returns:
-        The largest difference of any output, as a fraction of the masked network's largest output.
+        The largest difference of any output, as a fraction of the masked network's largest output; of whole numbers
+        that only rounding chose otherwise, the part that differs.
 
     Raises:
         ModelError: The masked network does not take the inputs.
@@ -72,7 +73,7 @@ def verify(
                 hint="give example_inputs of the range that the model is made for, or check its weights",
             )
         raise _fault(masked, f"differs from the masked one by {difference:.1e} of its output")
-    return difference
+    return difference if math.isfinite(difference) else _figure(expected, actual)
 
 
 def _finite(outputs: list[Tensor]) -> bool:
@@ -96,13 +97,23 @@ def _run(masked: nn.Module, inputs: tuple[Any, ...], shown: tuple[Any, ...]) -> 
 def measure(masked: nn.Module, shrunk: nn.Module, batches: Sequence[tuple[Any, ...]]) -> float:
     """The figure that `verify` returns, for networks of which nobody says that they are equal; the worst batch's.
 
+    Of outputs that are whole numbers or truth values it takes the part that differs.
+
     Raises:
         ShrinkError: The outputs differ in shape, or one is not finite.
     """
-    worst = max(largest_difference(masked, shrunk, batch)[0] for batch in batches)
+    worst = max(_figure(_outputs(masked, batch), _outputs(shrunk, batch)) for batch in batches)
     if not math.isfinite(worst):
         raise ShrinkError(f"the shrunk {type(masked).__name__} gives outputs of another shape, or not finite ones")
     return worst
+
+
+def _figure(expected: list[Tensor], actual: list[Tensor]) -> float:
+    if not _alike(expected, actual):
+        return math.inf
+    pairs = zip(_whole(expected), _whole(actual), strict=True)
+    parts = [float((one != other).double().mean()) for one, other in pairs if one.numel()]
+    return max([_compared(_real(expected), _real(actual))[0], *parts])
 
 
 def _equal_in_double(masked: nn.Module, shrunk: nn.Module, batch: tuple[Any, ...], tolerance: float) -> bool:

@@ -48,7 +48,11 @@ def test_a_training_step_changes_every_parameter(network: tuple[str, Shrunk]) ->
     scores = _scores(model, _images(name, 4))
     F.cross_entropy(scores if scores.dim() == 2 else scores.mean((2, 3)), torch.arange(4)).backward()
     optimiser.step()
-    assert [key for key, parameter in model.named_parameters() if torch.equal(parameter, before[key])] == []
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.any(), key
+        # a shift that a normalisation in training mode takes off again has but rounding for a gradient
+        assert not torch.equal(parameter, before[key]) or parameter.grad.abs().max() < 1e-6, key
 
 
 def test_is_saved_without_code_and_loads(network: tuple[str, Shrunk], tmp_path: Path) -> None:

@@ -172,6 +172,19 @@ def test_complex_weights_are_refused() -> None:
         shrink(nn.Sequential(nn.Identity(), nn.Linear(3, 2, dtype=torch.complex64)), torch.zeros(1, 3))
 
 
+def test_whole_numbers_that_rounding_alone_changes_pass_and_are_counted() -> None:
+    class Steps(nn.Module):
+        def __init__(self, error: float) -> None:
+            super().__init__()
+            self.error = error
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return ((x * (1 + self.error) if x.dtype is torch.float32 else x) * 1e3).floor().long()
+
+    images = (torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(0)),)
+    assert 0.0 < verify(Steps(0.0), Steps(1e-5), images) < 0.1
+
+
 class Classes(nn.Module):
     """Answers with whole numbers or truth values that a small network's scores are chosen by."""
 
@@ -214,6 +227,19 @@ def test_the_scores_of_chosen_classes_are_compared(
     monkeypatch.setattr(shrinker, "rewrite", wrong)
     with pytest.raises(ShrinkError, match="differs"):
         shrink(net, image)
+
+
+@pytest.mark.parametrize("choice", ["argmax", "both", "above"])
+def test_classes_that_dropped_constants_change_are_counted(choice: str) -> None:
+    net = mask(Classes(choice), 0.5, seed=0, beta=True)
+    image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    result = shrink(net, image, constants="drop")
+    with torch.no_grad():
+        outputs = [model(image) for model in (net, result.model)]
+    classes, others = [output[-1] if choice == "both" else output for output in outputs]
+    part = float((classes != others).double().mean())
+    assert part <= result.report.difference
+    assert (choice == "above") == (part == 0.0)
 
 
 def test_scores_whose_channels_were_moved_or_cut_are_compared_as_they_are() -> None:
