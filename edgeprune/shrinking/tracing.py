@@ -141,6 +141,8 @@ class _Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        if type(m) is nn.Identity and len(args) == 1 and not kwargs and is_plain(m):
+            return args[0]  # it stands for a layer that is left out: 250 times in timm's HRNet-W18
         name = self.path_of_module(m)
         if self.is_leaf_module(m, name):
             return self.create_proxy("call_module", name, args, kwargs)

@@ -80,7 +80,7 @@ class Add(Operator):
 
 def _gather(site: Site, source: Layout, lost: Vector, width: int, surgery: Surgery) -> Gather:
     absent = source < 0
-    numbers = np.unique(lost[absent])
+    numbers = np.unique(lost[absent]) if np.count_nonzero(lost) else lost[absent][:1]
     index = np.where(absent, width + np.searchsorted(numbers, lost), source)
     fill = surgery.constant_channels(numbers, site.operand_forms[0]) if len(numbers) else None
     return Gather(torch.from_numpy(index).to(surgery.device), width, fill, axis=site.operand_forms[0].axis)

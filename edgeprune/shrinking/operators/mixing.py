@@ -142,13 +142,11 @@ def shrunk_weights(site: Site, surgery: Surgery, reads: Layout) -> tuple[Tensor,
     _zero(weight, 1, ~source.exact[reads])
     bias = kernels.bias
 
+    multiples = plan.multiples[operand]
     left = np.zeros_like(source.keep)
     left[reads] = source.exact[reads]
-    gone = kernels.read_by(computed) & ~left
-    multiples = plan.multiples[operand]
-    gone_multiples = gone & multiples.patterned
-    patterns = np.unique(multiples.pattern[gone_multiples]) if np.count_nonzero(gone_multiples) else ()
-    for pattern in patterns:
+    gone = multiples.patterned if multiples.is_empty else multiples.patterned & ~left & kernels.read_by(computed)
+    for pattern in np.unique(multiples.pattern[gone]) if np.count_nonzero(gone) else ():
         removed = np.where(left | (multiples.pattern != pattern), 0.0, multiples.coefficient)
         if pattern == ONE and not kernels.sees_border:
             bias = bias + kernels.response(removed)
