@@ -19,8 +19,10 @@ OUTSIDE = (
     "alexnet", "vgg11", "vgg16_bn", "resnet18", "resnet50", "squeezenet1_0", "densenet121", "inception_v3", "googlenet",
     "mobilenet_v2", "mnasnet1_0", "fcn_resnet50", "hrnet_w18",
 )  # fmt: skip
+NORMALISED = ("convnext_tiny",)  # layer normalisations take numbers for the channels that are gone
 # with constants, gates and shuffles need more than a carrier a layer: a number times a gate depends on the image
 GATED = ("mobilenet_v3_small", "efficientnet_b0", "seresnet18", "deeplabv3_mobilenet_v3_large", "shufflenet_v2_x1_0")
+IN_A = OUTSIDE + GATED + NORMALISED
 
 
 @pytest.mark.parametrize("shortcut", ["projection", "pad"])
@@ -64,7 +66,7 @@ def test_dead_gammas_remove_the_filters_before_them() -> None:
     assert shrunk.get_submodule("blocks.0.conv2").in_channels == 3
 
 
-@pytest.mark.parametrize(("name", "masks"), [(name, f"A{30 + 20 * (i % 3)}") for i, name in enumerate(OUTSIDE + GATED)])
+@pytest.mark.parametrize(("name", "masks"), [(name, f"A{30 + 20 * (i % 3)}") for i, name in enumerate(IN_A)])
 def test_outside_networks_are_minimal(name: str, masks: str) -> None:
     example = _example(name)
     masked = mask_outside(build(name), example, masks)
