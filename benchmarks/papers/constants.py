@@ -157,7 +157,7 @@ def page(rows: Sequence[Row]) -> str:
             "",
             f"## {model_name(network)}, {len(seeds)} seed{'s' * (len(seeds) > 1)}",
             "",
-            sentences(middle),
+            sentences(rows, network),
             "",
             "| pruned filters | accuracy: masked | exact | dropped | parameters left: exact | dropped | difference |",
             "| --- | --- | --- | --- | --- | --- | --- |",
@@ -173,21 +173,23 @@ def _line(one: dict[str, float]) -> str:
     return f"| {shares} | {one['drop_difference']:.2g} |"
 
 
-def sentences(middle: Sequence[tuple[float, dict[str, float]]]) -> str:
-    """What the means of one network say: filters against parameters, and what dropping and keeping constants cost."""
-    pruned = [one for ratio, one in middle if ratio]
+def sentences(rows: Sequence[Row], network: str) -> str:
+    """What the rows of a network say: filters against parameters, and what dropping and keeping constants cost."""
+    ratios, pruned = zip(*((ratio, one) for ratio, one in means(rows, network) if ratio), strict=True)
     half = min(pruned, key=lambda one: abs(one["pruned_filters"] - 0.5))
     loss = [100 * (one["masked_accuracy"] - one["drop_accuracy"]) for one in pruned]
     moved = max(100 * abs(one["masked_accuracy"] - one["exact_accuracy"]) for one in pruned)
     extra = [100 * (one["drop_params_gone"] - one["exact_params_gone"]) for one in pruned]
     worst = loss.index(max(loss))
+    seeds = [100 * row.drop_accuracy for row in rows if (row.network, row.ratio) == (network, ratios[worst])]
     return (
         f"The part of filters is not the part of the network: {100 * half['pruned_filters']:.0f} % of the filters are "
         f"{100 * half['exact_params_gone']:.0f} % of the parameters, so at the same accuracy the curves by parameters "
         f"lie further right. Dropping constants costs {loss[0]:.1f} points of accuracy at "
         f"{100 * pruned[0]['pruned_filters']:.0f} % of the filters, {loss[pruned.index(half)]:.1f} at "
         f"{100 * half['pruned_filters']:.0f} % and at most {loss[worst]:.1f}, at "
-        f"{100 * pruned[worst]['pruned_filters']:.0f} %. Keeping them costs at most {moved:.1f} points, and "
+        f"{100 * pruned[worst]['pruned_filters']:.0f} %, where {min(seeds):.0f} to {max(seeds):.0f} % of the "
+        f"answers are right by seed. Keeping them costs at most {moved:.1f} points, and "
         f"{min(extra):.1f} to {max(extra):.1f} % of the dense network's parameters more than dropping them."
     )
 
