@@ -84,7 +84,7 @@ def carry_out(given: argparse.Namespace) -> int:
     except (TraceError, WeightsError):
         raise
     except ModelError as error:
-        raise ModelError(error.message, hint="name the shape that the model takes with --input-shape") from error
+        raise ModelError(error.message, hint="name the shape that the model takes, without the batch, with --input-shape") from error
     _report(given, masked, shrunk, example)
     return 0
 

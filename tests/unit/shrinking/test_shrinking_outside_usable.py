@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from edgeprune.shrinking import Shrunk, load_shrunk, shrink
 
 DYNAMO = {"alexnet", "vgg11", "vgg16", "vgg16_bn", "mobilenet_v3_small", "vit_tiny_patch16_224"}
-"""Exported by torch.export: the legacy exporter has no pooling to sizes that do not divide the image's, as VGG's does.
+"""Exported by torch.export: the legacy exporter has no pooling to sizes that do not divide the image's, as VGG's does,
+and gives attention its `is_causal`, a default of forward, as a tensor.
 
 The others go through the legacy exporter, which takes a fraction of the time.
 """
