@@ -84,7 +84,8 @@ def carry_out(given: argparse.Namespace) -> int:
     except (TraceError, WeightsError):
         raise
     except ModelError as error:
-        raise ModelError(error.message, hint="name the shape that the model takes, without the batch, with --input-shape") from error
+        hint = "name the shape that the model takes, without the batch, with --input-shape"
+        raise ModelError(error.message, hint=hint) from error
     _report(given, masked, shrunk, example)
     return 0
 

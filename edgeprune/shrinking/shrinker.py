@@ -47,10 +47,10 @@ ALIGNMENTS = (8, 16)
 class Shrunk:
     """A shrunk network, in eval mode with parameters of its own, and what was done to get it.
 
-    Both of torch's ONNX exporters take the model, but for two cases of the one of TorchScript (`dynamo=False`). It fails
-    on any fx.GraphModule that is given dynamic_axes without both input_names and output_names: it takes `model.graph`
-    for a graph of its own. And it hands forward's default values in as tensors, which scaled_dot_product_attention
-    refuses for an `is_causal` that forward passes on, as that of timm's vision transformers does.
+    Both of torch's ONNX exporters take the model, but for two cases of TorchScript's (`dynamo=False`). It fails on any
+    fx.GraphModule that is given dynamic_axes without both input_names and output_names: it takes `model.graph` for a
+    graph of its own. And it hands forward's default values in as tensors, which scaled_dot_product_attention refuses
+    for an `is_causal` that forward passes on, as that of timm's vision transformers does.
     """
 
     model: fx.GraphModule
