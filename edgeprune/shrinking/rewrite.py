@@ -116,9 +116,11 @@ class Surgery:
         return self._copy_on(site, whole)
 
     def call_module(self, site: Site, module: nn.Module, *values: fx.Node) -> fx.Node:
-        """Call `module` under the name that the site's own module has."""
+        """Call `module` under the name that the site's own module has, with what else that one is told."""
         self._made[str(site.node.target)] = module
-        return add_node(self.graph, "call_module", str(site.node.target), values, {}, site.node.name)
+        named = {name: value for name, value in site.node.kwargs.items() if name != "input"}
+        rest, named = fx.node.map_arg((site.node.args[len(values) :], named), self.value)
+        return add_node(self.graph, "call_module", str(site.node.target), (*values, *rest), named, site.node.name)
 
     def call_new(self, site: Site, module: nn.Module, *values: fx.Node, kind: str = "index") -> fx.Node:
         """Call a module that the masked network does not have."""

@@ -98,7 +98,8 @@ class Mixing(Operator):
         return same if pattern != ONE or site.kernels.sees_border else np.zeros_like(same)
 
     def image_rule(self, site: Site) -> ImageRule | None:
-        return site.kernels.image_rule or same_sizes(site)
+        told = len(site.node.args) + len(site.node.kwargs) > 1  # a transposed convolution's output_size
+        return None if told else site.kernels.image_rule or same_sizes(site)
 
     def absorbs(self, site: Site) -> bool:
         return not site.shared

@@ -40,6 +40,15 @@ def test_an_image_of_numbers_has_the_sizes_that_its_layer_gives(layer: str) -> N
     assert count(result.model, torch.zeros(1, 3, 8, 8, dtype=torch.float64)).macs == 0
 
 
+@pytest.mark.parametrize("told", ["x.shape[-2:]", "output_size=x.shape[-2:]"])
+@pytest.mark.parametrize("gone", [True, False], ids=["cut", "there"])
+def test_a_transposed_convolution_is_told_its_sizes(told: str, gone: bool) -> None:
+    net = Net(f"last(torch.cat([x, up(down(x), {told})], 1))", down=nn.Conv2d(3, 4, 3, 2, 1),
+              up=nn.ConvTranspose2d(4, 5, 3, 2, 1), last=conv(8, 3, 3))  # fmt: skip
+    net = cut(net, "up") if gone else masked(net, {"down": [1]})
+    check(net, {"last": (4 if gone else 8, 3)}, sizes=(8, 11))
+
+
 @pytest.mark.parametrize("shortcut", ["projection", "pad"])
 @pytest.mark.parametrize("beta", [False, True], ids=["A", "B"])
 def test_of_classes_that_are_numbers_the_batch_alone_is_left(shortcut: str, beta: bool, tmp_path: Path) -> None:
