@@ -143,7 +143,7 @@ def _compared(expected: list[Tensor], actual: list[Tensor]) -> tuple[float, torc
         return float("inf"), dtype
     expected, actual = _real(expected), _real(actual)
     pairs = [(one.double().cpu(), other.double().cpu()) for one, other in zip(expected, actual, strict=True)]
-    if dtype is torch.float64 and _is_rounding(expected) and _is_rounding(actual):
+    if dtype is torch.float64 and _is_rounding(expected) and _is_rounding([*actual, *expected]):
         return 0.0, dtype
     return max((parity(one.numpy(), other.numpy()) for one, other in pairs), default=0.0), dtype
 

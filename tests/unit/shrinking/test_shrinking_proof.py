@@ -115,6 +115,21 @@ def test_numbers_of_another_type_are_told_with_the_examples_shape() -> None:
         shrink(mask(lenet(), 0.5, seed=0, beta=True), torch.zeros(1, 1, 28, 28).double())
 
 
+def test_zeros_for_what_rounding_leaves_of_zero_are_equal() -> None:
+    class Rounds(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 0.0 + torch.finfo(x.dtype).eps
+
+    class Zeros(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 0.0
+
+    for dtype in (torch.float32, torch.float64):
+        verify(Rounds(), Zeros(), (torch.randn(1, 2, 8, 8, dtype=dtype),))
+        with pytest.raises(ShrinkError, match="differs"):
+            verify(Rounds(), nn.Identity(), (torch.randn(1, 2, 8, 8, dtype=dtype),))
+
+
 def test_a_second_opinion_in_double_excuses_rounding() -> None:
     class Rounds(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
