@@ -3,10 +3,11 @@
 Start with `Attention`, which stands for all of it at its last step, where the heads are joined again; the steps before
 are `AttentionPart`s of it. `heads.attention_at` says what is recognised as attention.
 
-A head goes when nothing reads its outputs, which are constant where its values are: weights of attention sum to one. A
-place in the heads' queries and keys goes when it adds nothing to their products, or, by a constant key, the same number
-to all products of a query, which softmax takes off again. All heads of a tensor have one width, so the heads that are
-left keep as many places as the one that needs most; the scale stays that of the masked heads.
+A head goes when nothing reads its outputs, which are constant where its values are: weights of attention sum to one,
+but for a query that a mask leaves no key. A place in the heads' queries and keys goes when it adds nothing to their
+products, or, by a constant key, the same number to all products of a query, which softmax takes off again. All heads
+of a tensor have one width, so the heads that are left keep as many places as the one that needs most; the scale stays
+that of the masked heads.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Attention(Operator):
 
     def constants(self, site: Site, operands: Sequence[Vector]) -> Vector:
         heads = _heads(site)
-        return heads.known(heads.values, operands).reshape(-1)
+        values = heads.known(heads.values, operands).reshape(-1)
+        return np.where(values == 0.0, 0.0, np.nan) if heads.masked else values
 
     def widen(self, site: Site, keep: Flags) -> Flags:
         grid = keep.reshape(_heads(site).count, -1)

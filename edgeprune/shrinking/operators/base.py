@@ -213,3 +213,14 @@ def argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
     if len(node.args) > place:
         return node.args[place]
     return node.kwargs.get(name, default)
+
+
+def called_name(node: fx.Node) -> str:
+    """What a call is named, be it a function or a method."""
+    return str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
+
+
+def sizes_told(node: fx.Node) -> list[Any]:
+    """The sizes that a view is given, in a list of their own or one by one."""
+    given: Any = node.args[1:]
+    return list(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else list(given)

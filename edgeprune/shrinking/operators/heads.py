@@ -3,14 +3,15 @@
 The queries, keys and values come from one linear layer, [N, T, 3 * heads * width] viewed as [N, T, 3, heads, width],
 permuted and taken apart; or each from a tensor of its own, [N, T, heads * width] viewed and transposed. They meet in
 F.scaled_dot_product_attention, or in a product, a softmax and a product. Whatever differs from that is left to other
-operators. A mask that forward may also be given has to leave each query a key, and to be the same for all heads.
+operators. A mask that is not there for the example, but that forward may also be given, has to leave each query a key,
+and to be the same for all heads.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from edgeprune.shrinking.channels import Vector
 from edgeprune.shrinking.forms import Forms, moved_axis
-from edgeprune.shrinking.operators.base import argument
+from edgeprune.shrinking.operators.base import argument, called_name, sizes_told
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.operators.questions import known_number
 from edgeprune.shrinking.operators.slicing import Slice
@@ -70,6 +71,7 @@ class Heads:
         packing: Steps between one view of all three and the three; none where each has its own.
         inside: All steps before the last.
         mixed: Queries or keys are normalised, so that each place of a head depends on all.
+        masked: There is a mask; a query that it leaves no key adds no values up, so that zeros come out.
         join: The last step, [N, T, heads * width].
     """
 
@@ -81,6 +83,7 @@ class Heads:
     packing: tuple[fx.Node, ...]
     inside: frozenset[fx.Node]
     mixed: bool
+    masked: bool
     join: fx.Node
 
     @property
@@ -97,7 +100,7 @@ def attention_of(node: fx.Node, forms: Forms) -> Heads | None:
     """The attention that a node is a step of, before the last."""
     step = node
     for _ in range(_LONGEST):
-        kind = type(step.meta["module"]).__name__ if step.op == "call_module" else _name(step)
+        kind = type(step.meta["module"]).__name__ if step.op == "call_module" else called_name(step)
         if kind not in _STEPS or not step.users:
             return None
         step = next(iter(step.users))
@@ -121,7 +124,8 @@ def attention_at(join: fx.Node, forms: Forms) -> Heads | None:
 
 def _recognised(join: fx.Node, forms: Forms) -> Heads | None:
     form, first = forms[join], join.args[0] if join.args else None
-    if form is None or form.rank != 3 or _name(join) not in (*_VIEWS, "flatten") or not isinstance(first, fx.Node):
+    joins = form is not None and form.rank == 3 and called_name(join) in (*_VIEWS, "flatten")
+    if not joins or not isinstance(first, fx.Node):
         return None
     way = _Way(forms, [], [])
     met = _moved(way.back(first), (0, 2, 1, 3), way)
@@ -129,13 +133,17 @@ def _recognised(join: fx.Node, forms: Forms) -> Heads | None:
     if met is None or before is None or not _joins(join, before.shape, forms):
         return None
     fused = met.target is F.scaled_dot_product_attention
+    mask = _mask(met, forms) if fused else None
+    if mask is not None and mask[-3:-2] not in ((), (1,)):  # of each head its own
+        return None
     given = [one if isinstance(one, fx.Node) else None for one in (_fused(met) if fused else _written_out(met, way))]
     way.steps.append(met)
     found = [None if one is None else _picked(way.back(one, scaled=place < 2), way) for place, one in enumerate(given)]
     queries, keys, values = found if len(found) == 3 else (None, None, None)
     if queries is None or keys is None or values is None:
         return None
-    return _heads(join, (queries, keys, values), before.shape, way)
+    heads = _heads(join, (queries, keys, values), before.shape, way)
+    return heads if heads is None or mask is None else replace(heads, masked=True)
 
 
 class _Way(NamedTuple):
@@ -185,8 +193,14 @@ def _moved(node: fx.Node, order: Sequence[int], way: _Way) -> fx.Node | None:
 
 def _fused(node: fx.Node) -> list[Any]:
     told = [argument(node, place, name, None) for place, name in enumerate(("query", "key", "value"))]
-    grouped = node.kwargs.get("enable_gqa", False)
-    return [] if grouped else told
+    return [] if node.kwargs.get("enable_gqa", False) else told
+
+
+def _mask(node: fx.Node, forms: Forms) -> torch.Size | None:
+    """The shape of the mask, if the example has one."""
+    mask = argument(node, 3, "attn_mask", None)
+    form = forms[mask] if isinstance(mask, fx.Node) else None
+    return None if form is None else form.shape
 
 
 def _written_out(node: fx.Node, way: _Way) -> list[Any]:
@@ -218,7 +232,7 @@ def _picked(node: fx.Node, way: _Way) -> _Source | None:
         view = _moved(node, (0, 2, 1, 3), way)
         return None if view is None else _Source(node, view, (), None)
     packing: tuple[fx.Node, ...] = ()
-    if _name(first) == "unbind" and argument(first, 1, "dim", 0) == 0 and isinstance(first.args[0], fx.Node):
+    if called_name(first) == "unbind" and argument(first, 1, "dim", 0) == 0 and isinstance(first.args[0], fx.Node):
         packing, first = (first,), first.args[0]
     view = _moved(first, (2, 0, 3, 1, 4), way)
     if view is None or type(number) is not int or number not in range(3):
@@ -248,8 +262,8 @@ def _heads(join: fx.Node, sources: tuple[_Source, _Source, _Source], met: torch.
     if not all(inside.issuperset(user for user in step.users if user is not join) for step in inside):
         return None
     queries, keys, values = parts
-    mixed = bool(way.norms)
-    return Heads(count, queries, keys, values, tuple(tensors), sources[0].packing, inside, mixed, join)
+    packing, mixed = sources[0].packing, bool(way.norms)
+    return Heads(count, queries, keys, values, tuple(tensors), packing, inside, mixed, False, join)
 
 
 def _tells_apart(source: _Source, tensor: fx.Node, heads: tuple[int, int], forms: Forms) -> bool:
@@ -258,9 +272,7 @@ def _tells_apart(source: _Source, tensor: fx.Node, heads: tuple[int, int], forms
     if before is None or after is None or before.rank != 3 or not _made_linearly(tensor, forms):
         return False
     told = [known_number(size, forms) for size in sizes_of(source.view)[2:]]
-    fits = (
-        all(number in (size, -1) for number, size in zip(told, last, strict=True)) if len(told) == len(last) else False
-    )
+    fits = len(told) == len(last) and all(number in (size, -1) for number, size in zip(told, last, strict=True))
     return fits and tuple(after.shape) == (*before.shape[:2], *last)
 
 
@@ -277,7 +289,7 @@ def _joins(join: fx.Node, before: torch.Size, forms: Forms) -> bool:
     form, wide = forms[join], int(before[1] * before[3])
     if form is None or len(before) != 4 or tuple(form.shape) != (before[0], before[2], wide):
         return False
-    if _name(join) == "flatten":
+    if called_name(join) == "flatten":
         return [argument(join, 1, "start_dim", 0), argument(join, 2, "end_dim", -1)] in ([2, -1], [2, 3], [-2, -1])
     sizes = sizes_of(join)
     return len(sizes) == 3 and known_number(sizes[2], forms) in (wide, -1)
@@ -285,11 +297,4 @@ def _joins(join: fx.Node, before: torch.Size, forms: Forms) -> bool:
 
 def sizes_of(view: fx.Node) -> list[Any]:
     """The sizes that a view is given; none where it is no view."""
-    given: Any = view.args[1:]
-    if _name(view) not in _VIEWS or view.kwargs:
-        return []
-    return list(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else list(given)
-
-
-def _name(node: fx.Node) -> str:
-    return str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
+    return [] if called_name(view) not in _VIEWS or view.kwargs else sizes_told(view)

@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from edgeprune.shrinking.channels import Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms, moved_axis
-from edgeprune.shrinking.operators.base import ChannelWise, has_channels
+from edgeprune.shrinking.operators.base import ChannelWise, called_name, has_channels, sizes_told
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.operators.questions import told_channels
 from edgeprune.shrinking.patterns import Multiples
@@ -77,9 +77,7 @@ class Rearrange(ChannelWise):
 
 def _name(node: fx.Node) -> str:
     """What a call is named, be it a function or a method; a flatten, be it a module."""
-    if node.op == "call_module":
-        return "flatten"
-    return str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
+    return "flatten" if node.op == "call_module" else called_name(node)
 
 
 def _axis_after(node: fx.Node, before: Form, after: torch.Size) -> int | None:
@@ -117,11 +115,9 @@ def _axis_of_view(before: Form, after: torch.Size, *, is_parameter: bool) -> int
 
 def _sizes(node: fx.Node) -> list[Any] | None:
     """The sizes that a view or an expand is given, or None if they are not told one by one."""
-    given: Any = node.args[1:]
-    if len(given) == 1 and isinstance(given[0], list | tuple):
-        given = given[0]
+    given = sizes_told(node)
     plain = all(isinstance(size, int | fx.Node) and not isinstance(size, bool) for size in given)
-    return list(given) if plain and given and not node.kwargs else None
+    return given if plain and given and not node.kwargs else None
 
 
 def _names_channels(node: fx.Node, axis: int, before: Form, forms: Forms) -> bool:

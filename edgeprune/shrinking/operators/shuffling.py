@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from edgeprune.shrinking.channels import Decision, Demand, Layout, Vector
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Form, Forms, moved_axis
 from edgeprune.shrinking.operators.aligned import filled
-from edgeprune.shrinking.operators.base import Operator, PassedBy, Repeated, argument
+from edgeprune.shrinking.operators.base import Operator, PassedBy, Repeated, argument, called_name, sizes_told
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.operators.questions import known_number
 from edgeprune.shrinking.patterns import Multiples
@@ -151,7 +151,7 @@ def _shuffle_at(node: fx.Node, module: nn.Module | None, forms: Forms) -> _Found
         given = forms[first]
         fits = given is not None and given.axis == CHANNEL_AXIS and isinstance(groups, int)
         return _Found(first, groups, ()) if fits and is_plain(module or nn.Identity()) else None
-    if _name(node) not in ("view", "reshape", "flatten") or node.op == "call_module":
+    if called_name(node) not in ("view", "reshape", "flatten") or node.op == "call_module":
         return None
     parts = [first]
     if parts[-1].target == "contiguous" and isinstance(parts[-1].args[0], fx.Node):
@@ -159,7 +159,9 @@ def _shuffle_at(node: fx.Node, module: nn.Module | None, forms: Forms) -> _Found
     swap = parts[-1]
     split = swap.args[0] if swap.args else None
     tensor = split.args[0] if isinstance(split, fx.Node) and split.args else None
-    if not isinstance(split, fx.Node) or not isinstance(tensor, fx.Node) or _name(split) not in ("view", "reshape"):
+    if not isinstance(split, fx.Node) or called_name(split) not in ("view", "reshape"):
+        return None
+    if not isinstance(tensor, fx.Node):
         return None
     if any(len(part.users) != 1 for part in (*parts, split)):
         return None
@@ -178,22 +180,13 @@ def _groups(tensor: fx.Node, split: fx.Node, swap: fx.Node, join: fx.Node, forms
         return None
     if [moved_axis(swap, apart.rank, axis) for axis in range(apart.rank)] != [0, 2, 1, *range(3, apart.rank)]:
         return None
-    apart_sizes, joined_sizes = _sizes(split), _sizes(join)
+    apart_sizes, joined_sizes = sizes_told(split), sizes_told(join)
     told = {known_number(size, forms) for size in apart_sizes[1:2]}, {known_number(x, forms) for x in apart_sizes[2:3]}
     if not told[0] <= {groups} or not told[1] <= {given.channels // groups, -1}:
         return None
-    if _name(join) == "flatten":
+    if called_name(join) == "flatten":
         return groups if tuple(join.args[1:]) == (1, 2) else None
     plain = joined_sizes[1:2] and known_number(joined_sizes[1], forms) in (given.channels, -1)
     open_sizes = [sizes[1:].count(-1) and sizes[0] != -1 and isinstance(sizes[0], int)
                   for sizes in (apart_sizes, joined_sizes)]  # fmt: skip
     return groups if plain and not any(open_sizes) else None
-
-
-def _name(node: fx.Node) -> str:
-    return str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
-
-
-def _sizes(node: fx.Node) -> list[Any]:
-    given: Any = node.args[1:]
-    return list(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else list(given)
