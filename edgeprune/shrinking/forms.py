@@ -42,6 +42,11 @@ class Form:
         """Number of channels; 0 where the tensor has no channel axis."""
         return int(self.shape[self.axis]) if self.axis < self.rank else 0
 
+    @property
+    def pixels(self) -> int:
+        """Numbers of each channel in one batch of example inputs."""
+        return int(self.shape.numel()) // max(self.channels, 1)
+
     def lay_out(self, numbers: Tensor) -> Tensor:
         """One number a channel [C] as a tensor of this rank that is 1 wide on all other axes."""
         return numbers.reshape([-1 if axis == self.axis else 1 for axis in range(self.rank)])

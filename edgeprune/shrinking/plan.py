@@ -49,6 +49,8 @@ class Plan(Analysis):
         shifts: For layers that take over an addition's constants: what to add to each output channel.
         additions: The sums that `addition_at` has settled; it looks here first.
         read: The channels that layers read of their operands; `reads` looks here first.
+        smallest: Layers cut out the channels that they need whatever the copy costs, rather than read numbers that are
+            there for others.
     """
 
     layouts: Mapping[fx.Node, Layout]
@@ -56,6 +58,7 @@ class Plan(Analysis):
     shifts: Mapping[fx.Node, Vector]
     additions: dict[fx.Node, Addition]
     read: dict[fx.Node, Layout]
+    smallest: bool
 
     def reads(self, site: Site) -> Layout:
         """int64 [K]: the channels that a site reads of its operand, for operators that can say so."""
@@ -100,7 +103,9 @@ def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
     orders = wanted_orders(network, decisions, analysis.constants)
     if reorder:
         orders |= row_orders(network, decisions, takes_any_order(network))
-    plan = Plan(**vars(analysis), layouts=layouts, orders=orders, shifts={}, additions={}, read={})
+    plan = Plan(
+        **vars(analysis), layouts=layouts, orders=orders, shifts={}, additions={}, read={}, smallest=not reorder
+    )
     shifts: dict[fx.Node, Vector] = {}
     for site in analysis.network.sites:
         operands = [layouts[operand] for operand in site.operands]

@@ -93,7 +93,8 @@ def shrink(
         example_inputs: One tensor [N, C, ...] or the tuple of forward's positional arguments.
         additions: How tensors with different channels are summed. "gather" gathers each operand that lacks some of the
             channels or holds them in another order: the smallest network. "auto" chooses the cheapest form for each
-            sum: it reorders channels, and keeps a few zero rows, of at most a thousandth of the network (`streams`).
+            sum: it reorders channels, keeps a few zero rows, of at most a thousandth of the network (`streams`), and
+            layers read numbers that are there for others where cutting them out would take longer.
         constants: "exact" keeps every constant that removed filters leave behind. "drop" takes those that their biases
             and normalisations leave for zeros, as the paper does: the network's function may change, by what
             `report.difference` says.

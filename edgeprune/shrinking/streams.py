@@ -27,14 +27,7 @@ from torch import fx
 
 from edgeprune.shrinking.channels import Decision, Flags, Layout, Vector
 from edgeprune.shrinking.graph import Network, Site
-from edgeprune.shrinking.size import pixels, size, weights_of_row
-
-COPY_OF_ONE_NUMBER = 8.0
-"""What a copy costs a number of the sum, in multiply-adds of a convolution.
-
-Above, a gathered sum took 0.16 to 0.26 ns a number more than a plain one; whole ResNets run 20 to 53 multiply-adds a ns
-there (`results/published/shrinking.md`).
-"""
+from edgeprune.shrinking.size import COPY_OF_ONE_NUMBER, pixels, size, weights_of_row
 
 NORM_PARAMS = 2
 """Numbers of a channel in the normalisation that may follow a layer: scale and shift."""

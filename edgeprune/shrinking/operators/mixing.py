@@ -23,6 +23,7 @@ from edgeprune.shrinking.operators.base import Operator, same_sizes, sole_tensor
 from edgeprune.shrinking.operators.kernels import LAYERS, is_plain
 from edgeprune.shrinking.operators.shared import agreed_inputs, needed_inputs
 from edgeprune.shrinking.patterns import ONE
+from edgeprune.shrinking.size import COPY_OF_ONE_NUMBER
 
 if TYPE_CHECKING:
     from edgeprune.shrinking.graph import Site
@@ -82,6 +83,7 @@ class Mixing(Operator):
         operand = site.operands[0]
         have, source = plan.layouts[operand], plan.decisions[operand]
         used = site.kernels.read_by(computed_rows(plan.decisions[site.node], plan.constants[site.node]))
+        used = used & ~self._cut_out(site, plan, used)
         merged, used = used & ~source.exact, used & source.exact
         merged = merged & plan.multiples[operand].patterned
         for pattern, carrier in source.carriers.items():
@@ -90,6 +92,25 @@ class Mixing(Operator):
         if held is not None and (used | held)[have].all():
             return have
         return _some(have[used[have]], have[:1])
+
+    @staticmethod
+    def _cut_out(site: Site, plan: Plan, used: Flags) -> Flags:
+        """Numbers that are there for other readers and fold into the bias here, where reading them costs more.
+
+        It costs a row's weights for each of them; not to read them costs a copy of the others, or nothing where that is
+        made anyway.
+        """
+        operand, form = site.operands[0], site.form
+        there = np.zeros_like(used)
+        there[plan.layouts[operand]] = True
+        numbers = used & there & ~varies(plan.constants[operand]) & ~plan.held.get(operand, there & ~there)
+        if site.kernels.sees_border or form is None or not numbers.any():
+            return np.zeros_like(used)
+        rows = int(plan.decisions[site.node].keep.sum()) * int(site.kernels.weight[0, 0].numel())
+        reading = int(numbers.sum()) * rows * form.pixels
+        copying = COPY_OF_ONE_NUMBER * int((used & there & ~numbers).sum()) * site.operand_forms[0].pixels
+        is_copied = not used[plan.layouts[operand]].all()
+        return numbers if plan.smallest or is_copied or reading > copying else np.zeros_like(used)
 
     @staticmethod
     def _merges(site: Site, plan: Plan, pattern: int) -> Flags:
