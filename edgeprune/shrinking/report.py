@@ -23,7 +23,6 @@ from edgeprune.shrinking.operators.kernels import LAYERS
 from edgeprune.shrinking.patterns import ONE
 from edgeprune.shrinking.plan import Plan
 from edgeprune.shrinking.tracing import has_parameters
-from edgeprune.shrinking.tying import shared_names
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,23 @@ class ShrinkReport:
 
 
 def report_on(
-    plan: Plan, shrunk: fx.GraphModule, masked: nn.Module, difference: float, lowered: Mapping[str, nn.Module]
+    plan: Plan,
+    shrunk: fx.GraphModule,
+    masked: nn.Module,
+    difference: float,
+    lowered: Mapping[str, nn.Module],
+    shared: list[list[str]],
 ) -> ShrinkReport:
-    """Read the report off a plan and the network made from it, with its layers that are functional calls now."""
+    """Read the report off a plan and the network made from it.
+
+    Args:
+        plan: What was decided.
+        shrunk: The network made from it.
+        masked: The network that the plan is for.
+        difference: What the check found.
+        lowered: Layers of the new network that are functional calls now, by name.
+        shared: The names of each parameter that several modules of the masked network share.
+    """
     network = plan.network
     own = _named_modules(shrunk)
     left = own | dict(lowered)
@@ -108,7 +121,7 @@ def report_on(
     if any(site.shared for site in network.sites):
         names = sorted({site.name for site in network.sites if site.shared})
         notes.append(f"called several times, so its calls keep the same channels: {', '.join(names)}")
-    untied = _untied(masked, shrunk)
+    untied = _untied(shared, shrunk)
     notes += [f"shared one parameter, but train apart now: {', '.join(names)}" for names in untied]
     for reason in sorted({site.operator.needs_all for site in network.sites} - {""}):
         names = [site.name for site in network.sites if site.operator.needs_all == reason]
@@ -143,9 +156,8 @@ def _named_modules(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def _untied(masked: nn.Module, shrunk: nn.Module) -> list[list[str]]:
+def _untied(groups: list[list[str]], shrunk: nn.Module) -> list[list[str]]:
     """Names of each parameter that several modules of the masked network share, and those of the shrunk one do not."""
-    groups = shared_names(masked)
     left = dict(shrunk.named_parameters(remove_duplicate=False)) if groups else {}
     tied = [[name for name in group if name in left] for group in groups]
     return [group for group in tied if len({id(left[name]) for name in group}) > 1]

@@ -141,7 +141,7 @@ def shrink(
     plan = arrange(settle(network, known, alive, cheap_sums=cheap, align=align), reorder=cheap)
     shrunk, places = rewrite(plan, type(model).__name__)
     lowered = lower(shrunk, network.root.functional)
-    tie(masked, plan, shrunk)
+    shared = tie(masked, plan, shrunk)
     notes = list(hold_sizes(network.root, shrunk, inputs))
     random = probe(network, inputs)
     if exact:
@@ -157,7 +157,7 @@ def shrink(
         notes.append(f"constants of removed filters were dropped: outputs differ by {difference:.1e} of the largest")
     if align is not None:
         notes.append(cost_and_gain(align, plan))
-    report = report_on(plan, shrunk, masked, difference, lowered)
+    report = report_on(plan, shrunk, masked, difference, lowered, shared)
     return Shrunk(shrunk, replace(report, notes=(*report.notes, *notes)))
 
 

@@ -195,10 +195,11 @@ def add_node(
 ) -> fx.Node:
     """graph.create_node, without its search of the arguments for symbolic sizes, which takes most of its time."""
     node = graph.create_node(kind, target, (), {}, name, type_expr)
+    # past fx.Node.__setattr__, which takes the node out of a table of kinds and targets and puts it back
     if args:
-        node.args = args
+        object.__setattr__(node, "args", args)
     if kwargs:
-        node.kwargs = dict(kwargs)
+        object.__setattr__(node, "kwargs", dict(kwargs))
     return node
 
 

@@ -31,11 +31,15 @@ def shared_names(model: nn.Module) -> list[list[str]]:
     return [group for group in names.values() if len(group) > 1]
 
 
-def tie(masked: nn.Module, plan: Plan, shrunk: fx.GraphModule) -> None:
-    """Share again what the masked network shares and shrinking left the same of; `shrunk` is changed."""
+def tie(masked: nn.Module, plan: Plan, shrunk: fx.GraphModule) -> list[list[str]]:
+    """Share again what the masked network shares and shrinking left the same of; `shrunk` is changed.
+
+    Returns:
+        The `shared_names` of the masked network.
+    """
     groups = shared_names(masked)
     if not groups:
-        return
+        return groups
     left = dict(shrunk.named_parameters(remove_duplicate=False))
     cuts = dict(_cuts(plan))
     for names in groups:
@@ -48,6 +52,7 @@ def tie(masked: nn.Module, plan: Plan, shrunk: fx.GraphModule) -> None:
             if kept is not parameter and torch.equal(kept, parameter):
                 owner, _, leaf = name.rpartition(".")
                 shrunk.get_submodule(owner)._parameters[leaf] = kept
+    return groups
 
 
 def _cuts(plan: Plan) -> Iterator[tuple[str, _Cut]]:
