@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import fx
@@ -20,6 +21,9 @@ from edgeprune.shrinking.graph import Network, Site
 from edgeprune.shrinking.liveness import Asked, find_live
 from edgeprune.shrinking.patterns import Multiples
 from edgeprune.shrinking.streams import few_zero_rows, row_orders, takes_any_order, wanted_orders
+
+if TYPE_CHECKING:
+    from edgeprune.shrinking.operators.grouped import Bucket
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Plan(Analysis):
         shifts: For layers that take over an addition's constants: what to add to each output channel.
         additions: The sums that `addition_at` has settled; it looks here first.
         read: The channels that layers read of their operands; `reads` looks here first.
+        buckets: The groups of grouped convolutions that `buckets_of` has settled; it looks here first.
         smallest: Layers cut out the channels that they need whatever the copy costs, rather than read numbers that are
             there for others.
     """
@@ -58,6 +63,7 @@ class Plan(Analysis):
     shifts: Mapping[fx.Node, Vector]
     additions: dict[fx.Node, Addition]
     read: dict[fx.Node, Layout]
+    buckets: dict[fx.Node, list[Bucket]]
     smallest: bool
 
     def reads(self, site: Site) -> Layout:
@@ -103,9 +109,8 @@ def arrange(analysis: Analysis, *, reorder: bool) -> Plan:
     orders = wanted_orders(network, decisions, analysis.constants)
     if reorder:
         orders |= row_orders(network, decisions, takes_any_order(network))
-    plan = Plan(
-        **vars(analysis), layouts=layouts, orders=orders, shifts={}, additions={}, read={}, smallest=not reorder
-    )
+    settled: dict[str, Any] = {"additions": {}, "read": {}, "buckets": {}}
+    plan = Plan(**vars(analysis), layouts=layouts, orders=orders, shifts={}, smallest=not reorder, **settled)
     shifts: dict[fx.Node, Vector] = {}
     for site in analysis.network.sites:
         operands = [layouts[operand] for operand in site.operands]

@@ -20,7 +20,7 @@ from edgeprune.shrinking.constant_channels import ImageRule
 from edgeprune.shrinking.forms import CHANNEL_AXIS, Forms
 from edgeprune.shrinking.operators.aligned import filled
 from edgeprune.shrinking.operators.base import Operator, sole_tensor
-from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, is_plain
+from edgeprune.shrinking.operators.kernels import CONVOLUTIONS, is_plain, picked
 from edgeprune.shrinking.operators.mixing import computed_rows
 from edgeprune.shrinking.operators.shared import agreed_inputs, needed_inputs
 from edgeprune.shrinking.ragged import GroupedParts
@@ -94,7 +94,7 @@ class Grouped(Operator):
         for bucket in buckets:
             rows = bucket.rows.reshape(-1)
             local = torch.from_numpy(np.repeat(bucket.inputs % weights.shape[1], bucket.rows.shape[1], axis=0))
-            cut = weights[torch.from_numpy(rows).to(weights.device)]
+            cut = picked(weights, rows)
             if local.shape[1] != cut.shape[1] or weights.shape[1] > 1:
                 index = local.to(cut.device).reshape(*local.shape, *[1] * (cut.dim() - 2))
                 cut = cut.gather(1, index.expand(-1, -1, *cut.shape[2:]))
@@ -128,7 +128,8 @@ class Grouped(Operator):
             _merge(site, weight, removed, _by_group(site, given), _by_group(site, read))
         idle = ~_per_output(site, _by_group(site, source.exact))
         idle |= ~computed_rows(decision, output)[:, None]
-        weight[torch.from_numpy(idle).to(weight.device)] = 0.0
+        if np.count_nonzero(idle):
+            weight[torch.from_numpy(idle).to(weight.device)] = 0.0
         bias = np.where(varies(output), bias, output) + plan.shift(site.node, site.channels)
         return weight, np.where(decision.valued, bias, 0.0)
 
@@ -148,6 +149,12 @@ class Bucket:
 
 def buckets_of(site: Site, plan: Plan) -> list[Bucket]:
     """The groups that are left, by their widths; inputs and groups as they stand in the operand."""
+    if site.node not in plan.buckets:
+        plan.buckets[site.node] = _settled(site, plan)
+    return plan.buckets[site.node]
+
+
+def _settled(site: Site, plan: Plan) -> list[Bucket]:
     given, decision = plan.constants[site.operands[0]], plan.decisions[site.node]
     have = plan.layouts[site.operands[0]]
     if site.shared:
@@ -199,8 +206,7 @@ def _filling(site: Site, decision: Decision, read: Flags) -> Flags:
 
 def _used(site: Site, decision: Decision, output: Vector) -> Flags:
     """bool [groups, in / groups]: the inputs with any weight to an output that is made from them."""
-    rows = computed_rows(decision, output)[:, None]
-    return np.asarray(_by_group(site, site.kernels.connected & rows).any(axis=1), dtype=np.bool_)
+    return site.kernels.read_in_groups(computed_rows(decision, output), _groups(site))
 
 
 def _merge(site: Site, weight: Tensor, removed: Flags, given: npt.NDArray[np.float64], read: Flags) -> None:

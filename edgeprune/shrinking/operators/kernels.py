@@ -28,6 +28,9 @@ _NUMPY_TYPES = frozenset({torch.float32, torch.float64, torch.int64})
 _PIECE = 1 << 16
 """Numbers that are copied or added up at once: the processor's cache holds them, a whole layer's it does not."""
 
+_WHOLE = 1 << 18
+"""Numbers up to which a layer is copied at once all the same: more pieces take longer than the memory saves."""
+
 
 @dataclass(frozen=True)
 class Kernels:
@@ -35,6 +38,7 @@ class Kernels:
 
     layer: Layer
     _read_by: dict[bytes, Flags] = field(default_factory=dict, repr=False, compare=False)
+    _read_in_groups: dict[bytes, Flags] = field(default_factory=dict, repr=False, compare=False)
     _responses: dict[bytes, Vector] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -80,6 +84,14 @@ class Kernels:
         if key not in self._read_by:
             self._read_by[key] = _any_row(self.connected, np.flatnonzero(rows))
         return self._read_by[key].copy()
+
+    def read_in_groups(self, rows: Flags, groups: int) -> Flags:
+        """bool [groups, in / groups]: the same where each group of outputs reads its own inputs."""
+        key = rows.tobytes()
+        if key not in self._read_in_groups:
+            reading = (self.connected & rows[:, None]).reshape(groups, -1, self.connected.shape[1])
+            self._read_in_groups[key] = np.asarray(reading[:, 0] if reading.shape[1] == 1 else reading.any(axis=1))
+        return self._read_in_groups[key].copy()
 
     def reached_by(self, inputs: Flags) -> Flags:
         """bool [out]: outputs with any weight from the given inputs."""
@@ -180,10 +192,9 @@ def numbers_of(tensor: Tensor | None, channels: int, default: float) -> Vector:
 
 def in_double(tensor: Tensor) -> npt.NDArray[np.float64]:
     """A copy in float64."""
-    numbers = tensor.detach()
     # torch takes several times as long to convert a few numbers as numpy does
-    small = numbers.cpu() if numbers.dtype in _NUMPY_TYPES else numbers.cpu().double()
-    return np.array(small.numpy(), dtype=np.float64)
+    numbers = tensor if tensor.dtype in _NUMPY_TYPES else tensor.detach().cpu().double()
+    return np.asarray(numbers.numpy(force=True).astype(np.float64))
 
 
 def picked(tensor: Tensor, *places: Layout) -> Tensor:
@@ -200,15 +211,16 @@ def picked(tensor: Tensor, *places: Layout) -> Tensor:
 
 def _taken(numbers: npt.NDArray[Any], rows: Layout, inputs: Layout) -> npt.NDArray[Any]:
     """numbers[rows][:, inputs]."""
-    if len(rows) * numbers[:1].size <= _PIECE:
+    if len(rows) * numbers[:1].size <= _WHOLE:
         return numbers.take(rows, 0).take(inputs, 1)
     # behind a flatten the inputs come in runs, each of which is one place of a wider kind
     run, shape = _run_of(inputs, numbers.shape[1]), numbers.shape
     wide = np.ascontiguousarray(numbers).reshape(shape[0], shape[1] // run, run, *shape[2:])
     result = np.empty((len(rows), len(inputs) // run, *wide.shape[2:]), numbers.dtype)
-    start = 0
+    start, places = 0, inputs[::run] // run
     for piece in _pieces(numbers, rows):
-        result[start : start + len(piece)] = wide.take(piece, 0).take(inputs[::run] // run, 1)
+        # numpy writes straight into `out` unless it has to look for places that are not there
+        wide.take(piece, 0).take(places, 1, out=result[start : start + len(piece)], mode="clip")
         start += len(piece)
     return result.reshape(len(rows), len(inputs), *shape[2:])
 
