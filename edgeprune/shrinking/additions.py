@@ -39,16 +39,20 @@ class Gather(nn.Module):
         tensor([[7.0000, 0.5000]])
     """
 
+    channels: int
+    axis: int
+    appends_zeros: bool
+    run: tuple[int, int, int, int] | None
     index: Tensor
     fill: Tensor | None
 
     def __init__(self, index: Tensor, channels: int, fill: Tensor | None = None, *, axis: int = CHANNEL_AXIS) -> None:
         super().__init__()
-        self.channels, self.axis = channels, axis
-        self.appends_zeros = fill is not None and fill.numel() == 1 and fill.item() == 0.0
-        self.run = _run(index.cpu().numpy(), channels) if fill is None or self.appends_zeros else None
-        self.register_buffer("index", index)
-        self.register_buffer("fill", None if self.appends_zeros else fill)
+        zeros = fill is not None and fill.numel() == 1 and fill.item() == 0.0
+        run = _run(index.cpu().numpy(), channels) if fill is None or zeros else None
+        # past nn.Module.__setattr__ and register_buffer, which take longer than all the rest
+        vars(self).update(channels=channels, axis=axis, appends_zeros=zeros, run=run)
+        self._buffers.update(index=index, fill=None if zeros else fill)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, ...] to [N, K, ...]; one run of channels is cut out and padded, without an index."""
@@ -75,7 +79,10 @@ def _run(index: Layout, channels: int) -> tuple[int, int, int, int] | None:
     if not len(picked):
         return None
     low, start, length = int(picked[0]), int(index[picked[0]]), len(picked)
-    if int(picked[-1]) - low + 1 != length or np.count_nonzero(np.diff(index[picked]) != 1):
+    if int(picked[-1]) - low + 1 != length:
+        return None
+    part = index[low : low + length]
+    if np.count_nonzero(part[1:] - part[:-1] != 1):
         return None
     return low, start, length, len(index) - low - length
 

@@ -80,7 +80,8 @@ class Add(Operator):
 
 def _gather(site: Site, source: Layout, lost: Vector, width: int, surgery: Surgery) -> Gather:
     absent = source < 0
-    numbers = np.unique(lost[absent]) if np.count_nonzero(lost) else lost[absent][:1]
-    index = np.where(absent, width + np.searchsorted(numbers, lost), source)
+    varied = np.count_nonzero(lost) > 0
+    numbers = np.unique(lost[absent]) if varied else lost[absent][:1]
+    index = np.where(absent, width + np.searchsorted(numbers, lost) if varied else width, source)
     fill = surgery.constant_channels(numbers, site.operand_forms[0]) if len(numbers) else None
     return Gather(torch.from_numpy(index).to(surgery.device), width, fill, axis=site.operand_forms[0].axis)

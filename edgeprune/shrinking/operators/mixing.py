@@ -101,10 +101,12 @@ class Mixing(Operator):
         made anyway.
         """
         operand, form = site.operands[0], site.form
+        if site.kernels.sees_border or form is None:
+            return np.zeros_like(used)
         there = np.zeros_like(used)
         there[plan.layouts[operand]] = True
         numbers = used & there & ~varies(plan.constants[operand]) & ~plan.held.get(operand, there & ~there)
-        if site.kernels.sees_border or form is None or not numbers.any():
+        if not numbers.any():
             return np.zeros_like(used)
         rows = int(plan.decisions[site.node].keep.sum()) * int(site.kernels.weight[0, 0].numel())
         reading = int(numbers.sum()) * rows * form.pixels
