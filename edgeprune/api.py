@@ -39,9 +39,9 @@ def run(matrix: str | Path, results: str | Path | None = None) -> Outcome:
 
 
 def compile(
-    path: str | Path, target: str = "host", threads: int = 1, out: str | Path = "compiled", runtime: str = "tvm"
+    path: str | Path, target: str = "host", threads: int = 1, out: str | Path = "compiled", runtime: str = "native"
 ) -> Artifact:
-    """Compile an ONNX file for a target; the artifact's files lie in `out`.
+    """Compile an ONNX file for a target, by default to one static program; the artifact's files lie in `out`.
 
     Raises:
         UnknownNameError: no such target or runtime.

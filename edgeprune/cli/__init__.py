@@ -26,6 +26,7 @@ _VERBS = {
     "compare": "what changed between two results folders, with confidence",
     "status": "what of a results folder is done, failed and left",
     "shrink": "shrink a masked network of your own to an ONNX file",
+    "compile": "compile an ONNX file to one static program for a device",
     "doctor": "what is installed here, what blocks good numbers, and how to mend it",
     "devices": "the known devices and whether they answer",
     "models": "the networks that a matrix can name",

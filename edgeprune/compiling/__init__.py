@@ -6,7 +6,7 @@ Importing this package loads neither torch nor tvm nor onnx; a runtime's compile
 from edgeprune.compiling.artifact import Artifact, load_artifact
 from edgeprune.compiling.compiler import compile_module, compile_onnx
 from edgeprune.compiling.processors import Target, target, targets
-from edgeprune.compiling.registry import distributions, runtimes, takes_module
+from edgeprune.compiling.registry import distributions, is_program, runtimes, takes_module
 
 __all__ = [
     "Artifact",
@@ -14,6 +14,7 @@ __all__ = [
     "compile_module",
     "compile_onnx",
     "distributions",
+    "is_program",
     "load_artifact",
     "runtimes",
     "takes_module",

@@ -1,18 +1,28 @@
-"""What the code is compiled for: vector width, registers and caches of a processor, by name.
+"""What the code is compiled for: instruction sets, vector width, registers and caches of a processor, by name.
 
-`target("host")` is this machine, read from `/proc/cpuinfo` and sysfs. A new target is one entry of `_TARGETS`.
+`target("host")` is this machine, read from `/proc/cpuinfo` and sysfs. Every other target is one file of
+`devices/profiles/`, and a user's own is one such file anywhere. Start with `target`.
 """
 
 from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edgeprune.errors import UnknownNameError
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgeprune.errors import UnknownNameError, UserError
+from edgeprune.resources import devices_folder
+
+HOST = "host"
+_SUFFIXES = (".yaml", ".yml")
+_ARCHITECTURES = {"aarch64": "aarch64-linux-musl", "armv7l": "arm-linux-musleabihf", "x86_64": "x86_64-linux-musl"}
+_SYSTEMS = {"Linux": "linux-gnu", "Darwin": "apple-darwin"}
+_MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,10 @@ class Target:
 
     Attributes:
         name: Name in a matrix.
-        tvm: Target options as TVM takes them: kind, triple, cpu, features.
+        triple: Architecture, system and binary interface, as LLVM writes them.
+        cpu: The processor that code is scheduled for, by LLVM's name; "" for the architecture's own.
+        features: Instruction sets that the code uses beyond the architecture's own, as `devices/native/features.c`
+            names them: neon, vfp4, dotprod, fullfp16, avx2, fma, ...
         vector_bits: Width of a vector register.
         vector_registers: Number of vector registers.
         l1_bytes: First-level data cache of a core, None if unknown.
@@ -29,11 +42,46 @@ class Target:
     """
 
     name: str
-    tvm: dict[str, Any]
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
     vector_bits: int
     vector_registers: int
     l1_bytes: int | None
     l2_bytes: int | None
+
+    @property
+    def architecture(self) -> str:
+        """The triple's first word: aarch64, armv7l or x86_64."""
+        return self.triple.partition("-")[0]
+
+    @property
+    def static_triple(self) -> str:
+        """The triple of a static program that needs no C library on the device, as zig writes it.
+
+        A static program with musl runs on Android's kernel as on any other.
+
+        Raises:
+            UserError: there is none for the architecture.
+        """
+        if self.architecture not in _ARCHITECTURES:
+            raise UserError(
+                f"target {self.name}: no static program can be made for {self.architecture}",
+                hint="known architectures: " + ", ".join(_ARCHITECTURES),
+            )
+        return _ARCHITECTURES[self.architecture]
+
+    @property
+    def tvm(self) -> dict[str, Any]:
+        """The target as TVM takes it."""
+        options: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple}
+        if self.cpu:
+            options["mcpu"] = self.cpu
+        if self.features:
+            options["mattr"] = [f"+{feature}" for feature in self.features]
+        if self.triple.endswith("hf"):
+            options["mfloat-abi"] = "hard"
+        return options
 
     def ingredients(self) -> dict[str, Any]:
         """Everything that the compiled code depends on, as JSON values; no schedule looks at the caches."""
@@ -45,31 +93,75 @@ class Target:
         }
 
 
+class _Profile(BaseModel):
+    """A target's file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    triple: str = Field(pattern=r"^[a-z0-9_]+-[a-z0-9_-]+$")
+    cpu: str = Field(default="", pattern=r"^[a-z0-9._-]*$")
+    features: tuple[str, ...] = ()
+    vector_bits: Literal[128, 256, 512]
+    vector_registers: int = Field(ge=8, le=64)
+    l1_bytes: int | None = Field(default=None, gt=0)
+    l2_bytes: int | None = Field(default=None, gt=0)
+
+
 def targets() -> list[str]:
     """The names of all targets."""
-    return sorted(_TARGETS)
+    return sorted([HOST, *_profiles()])
 
 
 def target(name: str) -> Target:
-    """The target of that name.
+    """The target of that name, or that a file describes.
+
+    Args:
+        name: One of `targets()`, or the path of a file such as those of `devices/profiles/`.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: there is none of that name.
+        UserError: the file cannot be read, or says something else than a target.
     """
-    if name not in _TARGETS:
-        raise UnknownNameError("target", name, _TARGETS)
-    return _TARGETS[name]()
+    if name == HOST:
+        return _host()
+    if name.endswith(_SUFFIXES):
+        return _read(Path(name))
+    profiles = _profiles()
+    if name not in profiles:
+        raise UnknownNameError("target", name, [HOST, *profiles])
+    return _read(profiles[name])
+
+
+def _profiles() -> dict[str, Path]:
+    return {file.stem: file for file in sorted((devices_folder() / "profiles").glob("*.yaml"))}
+
+
+def _read(path: Path) -> Target:
+    """The target that a file describes; its name is the file's."""
+    hint = "a target's file looks like those of devices/profiles: triple, cpu, features, vector_bits, vector_registers"
+    try:
+        profile = _Profile.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the target's file {path}: {error}", hint=hint) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML", hint=hint, detail=str(error)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path}: {field}: {first['msg'][0].lower()}{first['msg'][1:]}", hint=hint) from error
+    return Target(path.stem, **dict(profile))
 
 
 @functools.cache
 def _host() -> Target:
-    flags = set(_cpu_flags(Path("/proc/cpuinfo")))
-    bits, registers, features = _vector_unit(platform.machine(), flags)
-    options: dict[str, Any] = {"kind": "llvm"}
-    if features:
-        options["mattr"] = features
-    cache = Path("/sys/devices/system/cpu/cpu0/cache")
-    return Target("host", options, bits, registers, _cache_bytes(cache / "index0"), _cache_bytes(cache / "index2"))
+    machine = _MACHINES.get(platform.machine(), platform.machine())
+    system = _SYSTEMS.get(platform.system(), platform.system().lower())
+    bits, registers, features = _vector_unit(machine, set(_cpu_flags(Path("/proc/cpuinfo"))))
+    caches = Path("/sys/devices/system/cpu/cpu0/cache")
+    return Target(
+        HOST, f"{machine}-{system}", "", features, bits, registers, _cache_bytes(caches / "index0"),
+        _cache_bytes(caches / "index2"),
+    )  # fmt: skip
 
 
 def _cpu_flags(cpuinfo: Path) -> list[str]:
@@ -81,15 +173,15 @@ def _cpu_flags(cpuinfo: Path) -> list[str]:
     return next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
 
 
-def _vector_unit(machine: str, flags: set[str]) -> tuple[int, int, list[str]]:
+def _vector_unit(machine: str, flags: set[str]) -> tuple[int, int, tuple[str, ...]]:
     """Vector bits, vector registers, and the features that the code may use beyond the architecture's own."""
-    if machine in ("aarch64", "arm64"):
-        return 128, 32, []
+    if machine == "aarch64":
+        return 128, 32, ("neon",)
     if {"avx512f", "avx512vl", "avx512bw", "avx512dq"} <= flags:
-        return 512, 32, ["+avx512f", "+avx512vl", "+avx512bw", "+avx512dq", "+avx2", "+fma", "+f16c", "+bmi2"]
+        return 512, 32, ("avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma", "f16c", "bmi2")
     if {"avx2", "fma"} <= flags:
-        return 256, 16, ["+avx2", "+fma", "+f16c", "+bmi2"]
-    return 128, 16, []
+        return 256, 16, ("avx2", "fma", "f16c", "bmi2")
+    return 128, 16, ()
 
 
 def _cache_bytes(index: Path) -> int | None:
@@ -100,6 +192,3 @@ def _cache_bytes(index: Path) -> int | None:
     scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
     digits = text.rstrip("KM")
     return int(digits) * scale if digits.isdigit() else None
-
-
-_TARGETS: dict[str, Callable[[], Target]] = {"host": _host}

@@ -21,11 +21,13 @@ class Runtime:
         module: Module whose `build(source, folder, target, threads)` makes them; loaded when it is used.
         distributions: Python packages whose versions the files depend on.
         takes_module: The source is a PyTorch module with example inputs instead of an ONNX file.
+        is_program: The model that it makes is a program that needs no worker (`devices/native/`).
     """
 
     module: str
     distributions: tuple[str, ...]
     takes_module: bool = False
+    is_program: bool = False
 
     def build(self) -> Build:
         """The function that makes the files."""
@@ -34,6 +36,9 @@ class Runtime:
 
 
 _RUNTIMES = {
+    "native": Runtime(
+        "edgeprune.compiling.native.build", ("apache-tvm", "apache-tvm-ffi", "onnx", "ziglang"), is_program=True
+    ),
     "onnxruntime": Runtime("edgeprune.compiling.onnxruntime", ("onnxruntime", "onnx")),
     "torch": Runtime("edgeprune.compiling.torch", ("torch",), takes_module=True),
     "tvm": Runtime("edgeprune.compiling.tvm.build", ("apache-tvm", "apache-tvm-ffi", "onnx")),
@@ -63,6 +68,15 @@ def takes_module(name: str) -> bool:
         UnknownNameError: there is no such runtime.
     """
     return runtime(name).takes_module
+
+
+def is_program(name: str) -> bool:
+    """Whether what a runtime's compiler makes is a program that runs and measures itself.
+
+    Raises:
+        UnknownNameError: there is no such runtime.
+    """
+    return runtime(name).is_program
 
 
 def distributions(name: str) -> tuple[str, ...]:

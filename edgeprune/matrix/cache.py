@@ -74,14 +74,18 @@ def key(ingredients: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+_SOURCES = (".py", ".sh", ".c", ".h")
+
+
 @lru_cache
 def fingerprint(*rooms: str) -> str:
-    """Hash of the sources of rooms or files of the package (`"pruning"`, `"matrix/stages.py"`), and of `"devices"`."""
+    """Hash of the sources of rooms or files: the package's (`"pruning"`, `"matrix/stages.py"`), and `"devices/..."`."""
     digest = hashlib.sha256()
     for room in rooms:
-        place = devices_folder() if room == "devices" else _PACKAGE / room
-        sources = [place] if place.is_file() else [*place.rglob("*.py"), *place.rglob("*.sh")]
-        for source in sorted(sources):
+        first, _, inner = room.partition("/")
+        place = devices_folder() / inner if first == "devices" else _PACKAGE / room
+        sources = [place] if place.is_file() else place.rglob("*")
+        for source in sorted(source for source in sources if source.suffix in _SOURCES):
             digest.update(source.relative_to(place.parent).as_posix().encode())
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

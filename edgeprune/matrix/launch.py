@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from edgeprune import exporting
+from edgeprune import compiling, exporting
 from edgeprune.compiling import Artifact
 from edgeprune.errors import ParityError
 from edgeprune.exporting import PARITY_TOLERANCE
@@ -72,7 +72,7 @@ def launch_latency(
         DeviceError: the link or the worker failed.
     """
     started_at = now()
-    with Worker.start(transport, deployed.runtime, cores) as worker:
+    with _start(transport, deployed, cores) as worker:
         parity = _load_and_compare(worker, deployed)
         warm = _warm_up(worker, plan)
         group = group_size(warm.call_ns, plan)
@@ -108,7 +108,7 @@ def launch_memory(
         DeviceError: the link or the worker failed.
     """
     started_at = now()
-    with Worker.start(transport, deployed.runtime, cores) as worker:
+    with _start(transport, deployed, cores) as worker:
         parity = _load_and_compare(worker, deployed)
         peak = worker.peak_rss_bytes(MEMORY_CALLS)
         worker.stop()
@@ -141,6 +141,14 @@ def _circumstances(worker: Worker, step: Step, session_id: str, started_at: str)
 def now() -> str:
     """The time as ISO 8601 in UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _start(transport: Transport, deployed: Deployed, cores: Sequence[int] | None) -> Worker:
+    """The runtime's worker, or the model itself where that is a program."""
+    program = None
+    if compiling.is_program(deployed.runtime):
+        program = [deployed.model, "serve", "--threads", str(deployed.threads)]
+    return Worker.start(transport, deployed.runtime, cores, program)
 
 
 def _load_and_compare(worker: Worker, deployed: Deployed) -> float:

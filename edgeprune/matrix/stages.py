@@ -199,7 +199,7 @@ def _artifact(cache: Cache, task: Task, progress: Progress) -> Path:
         "runtime": task.runtime,
         "target": compiling.target(task.target).ingredients(),
         "threads": task.threads,
-        "code": fingerprint("compiling"),
+        "code": fingerprint("compiling", "devices/native"),
         "versions": versions(*compiling.distributions(task.runtime)),
     }
 

@@ -86,6 +86,8 @@ class LocalTransport:
             shutil.copyfile(source, partial)
             if _sha256(partial) != digest:
                 raise TransportError(f"{self.name}: the copy of {source.name} does not equal it")
+            if os.access(source, os.X_OK):
+                partial.chmod(0o700)
             partial.replace(remote)
         except OSError as error:
             raise TransportError(f"{self.name}: cannot copy {source.name}: {error.strerror}") from error

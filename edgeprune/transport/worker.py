@@ -43,8 +43,19 @@ class Worker:
         self.versions: dict[str, str] = {}
 
     @classmethod
-    def start(cls, transport: Transport, runtime: str, cores: Sequence[int] | None) -> Worker:
-        """Push the worker's files and start it, pinned to `cores`."""
+    def start(
+        cls, transport: Transport, runtime: str, cores: Sequence[int] | None, program: Sequence[str] | None = None
+    ) -> Worker:
+        """Start a worker, pinned to `cores`: the runtime's own files, which are pushed, or `program`.
+
+        Args:
+            transport: The way to the device.
+            runtime: Its worker is `<runtime>_worker.py`.
+            cores: Cores to run on, None for any.
+            program: A pushed program that speaks the protocol itself, with its arguments.
+        """
+        if program is not None:
+            return cls(transport, transport.run(program, cores))
         workers = devices_folder() / "workers"
         script, _ = transport.push([workers / f"{runtime}_worker.py", workers / "worker_loop.py"])
         return cls(transport, transport.run([transport.python(), script], cores))

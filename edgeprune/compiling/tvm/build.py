@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
@@ -35,24 +36,59 @@ def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
         CompileError: the network cannot be compiled, or there is no C compiler to link with.
     """
     linker = find_linker()
+    planned = plan(onnx_path, target, threads)
+    try:
+        with planned.target:
+            built = Built("model.so", _weights_bytes(planned.module), _arena_bytes(planned.module))
+            executable = relax.build(planned.module, planned.target, relax_pipeline=_FINISH)
+        executable.export_library(str(folder / built.model), cc=linker)
+    except Exception as error:  # TVM and the linker raise errors of any kind
+        raise unbuilt(onnx_path, target, error) from error
+    return built
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A network as scheduled kernels, and one function that calls them on planned storage.
+
+    Attributes:
+        module: `main` and its kernels.
+        target: What the kernels are for, as TVM takes it.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+    """
+
+    module: tvm.IRModule
+    target: tvm.target.Target
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def plan(onnx_path: Path, target: Target, threads: int) -> Planned:
+    """All of the way that comes before machine code; arguments as for `build`.
+
+    Raises:
+        CompileError: the network cannot be compiled.
+    """
     lanes = target.vector_bits // 32
     graph = rewrite(read_graph(onnx_path), lambda channels: -(-channels // lanes))
     module = lower(graph, RULES, lanes, target.vector_registers)
     tvm_target = tvm.target.Target(target.tvm)
     try:
         with tvm_target:
-            module = schedule_module(_fuse(module), lanes, parallel=threads > 1)
-            module = _plan(module)
-            built = Built("model.so", _weights_bytes(module), _arena_bytes(module))
-            executable = relax.build(module, tvm_target, relax_pipeline=_FINISH)
-        executable.export_library(str(folder / built.model), cc=linker)
-    except Exception as error:  # TVM and the linker raise errors of any kind
-        raise CompileError(
-            f"tvm could not build {onnx_path.name} for target {target.name}: {type(error).__name__}",
-            hint="use the runtime onnxruntime for this network, and report the network with the detail below",
-            detail=str(error),
-        ) from error
-    return built
+            module = _plan(schedule_module(_fuse(module), lanes, parallel=threads > 1))
+    except Exception as error:  # TVM raises errors of any kind
+        raise unbuilt(onnx_path, target, error) from error
+    return Planned(module, tvm_target, tuple(graph.inputs), tuple(graph.outputs))
+
+
+def unbuilt(onnx_path: Path, target: Target, error: Exception) -> CompileError:
+    """What to tell the user when TVM or a linker failed."""
+    return CompileError(
+        f"tvm could not build {onnx_path.name} for target {target.name}: {type(error).__name__}",
+        hint="use the runtime onnxruntime for this network, and report the network with the detail below",
+        detail=str(error),
+    )
 
 
 def find_linker() -> str:

@@ -1,0 +1,6 @@
+"""The runtime `native`: one static program a network, which needs nothing on the device. Start with `build.py`.
+
+program.py   the planned Relax function as a list of kernel calls on an arena
+emit.py      that list as C
+link.py      the C compilers that can make a program for another machine
+"""
