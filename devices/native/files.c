@@ -26,10 +26,12 @@ static int read_port(const struct port *port, const char *path) {
 static int write_port(const struct port *port, const char *path) {
     FILE *file = fopen(path, "wb");
     if (!file) return complain(NO_OUTPUT, "OSError", "cannot write %s: %s", path, strerror(errno));
+    struct stat about;
+    int is_file = fstat(fileno(file), &about) == 0 && S_ISREG(about.st_mode);
     int short_write = fwrite(port->data, 1, port->bytes, file) != port->bytes;
     if (fclose(file) || short_write) {
         int cause = errno;
-        remove(path); /* half a tensor is worse than none */
+        if (is_file) remove(path); /* half a tensor is worse than none */
         return complain(NO_OUTPUT, "OSError", "cannot write %s: %s", path, strerror(cause));
     }
     return OK;

@@ -94,6 +94,7 @@ int launch_tasks(task *run, void *shared, int tasks) {
     job_shared = shared;
     job_launch = (struct launch){&job_launch, tasks};
     atomic_store(&first_error, 0);
+    atomic_store(&arrived, 0);
     if (threads == 1) {
         run_task(0);
         return atomic_load(&first_error);
@@ -123,6 +124,7 @@ int barrier(int number, struct launch *launch) {
         return 0;
     }
     for (int spin = 0; atomic_load_explicit(&phase, memory_order_acquire) == seen; spin++) {
+        if (atomic_load(&first_error)) return -1; /* a task that failed will not come */
         if (spin < SPINS) breathe();
         else sched_yield();
     }
