@@ -211,7 +211,8 @@ def test_no_memory_is_told(tmp_path: Path) -> None:
 
 def test_a_polite_end_is_obeyed(program: Path) -> None:
     with subprocess.Popen([str(program), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(b'{"op":"load","model":"x","threads":1}\n')
         process.stdin.flush()
         process.stdout.readline()
