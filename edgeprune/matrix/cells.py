@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+from edgeprune import compiling, emulation
 from edgeprune.matrix.spec import MatrixSpec, ModelSpec, PruneSpec
 from edgeprune.schema import CellKey, NetworkKey
 
@@ -67,15 +68,26 @@ def networks(spec: MatrixSpec) -> list[PlannedNetwork]:
 
 
 def cells(spec: MatrixSpec) -> list[CellKey]:
-    """All cells; those that are compared with each other stand together (see `groups`)."""
+    """All cells; those that are compared with each other stand together (see `groups`).
+
+    On an emulated device instructions are counted, of programs on one thread: other runtimes have no cells there.
+    """
     return [
-        CellKey(network=network.key, runtime=runtime, target="host", device=device, threads=threads, batch=batch)
+        CellKey(network=network.key, runtime=runtime, target=target, device=device, threads=threads, batch=batch)
         for device in spec.devices
         for model in spec.models
-        for runtime, threads, batch in product(spec.runtimes, spec.threads, spec.batch)
+        for runtime, threads, batch in product(*_settings(spec, device))
         for network in networks(spec)
+        for target in [emulation.target_of(device) or "host"]
         if network.model == model
     ]
+
+
+def _settings(spec: MatrixSpec, device: str) -> tuple[Sequence[str], Sequence[int], Sequence[int]]:
+    """The runtimes, numbers of threads and batch sizes of a device's cells."""
+    if emulation.target_of(device) is None:
+        return spec.runtimes, spec.threads, spec.batch
+    return [runtime for runtime in spec.runtimes if compiling.is_program(runtime)], [1], spec.batch
 
 
 def groups(keys: Sequence[CellKey]) -> list[list[CellKey]]:

@@ -162,15 +162,29 @@ def _end(bench: Bench, work: CellWork) -> CellEnd:
     elif hot:
         status = "invalid"
         reason = f"the device throttled in {hot} of {len(timed)} launches; cool it better, then run the same command"
+    return end_of(bench.session_id, work.key, work.artifact, status=status, reason=reason)
+
+
+def end_of(
+    session_id: str,
+    key: CellKey,
+    artifact: Artifact | None = None,
+    *,
+    status: str = "ok",
+    reason: str = "",
+    instructions: int | None = None,
+) -> CellEnd:
+    """The record of a cell's end, with the sizes of its artifact where there is one."""
     return CellEnd.model_validate(
         {
-            "session_id": bench.session_id,
-            "cell_id": work.cell_id,
-            "key": work.key,
+            "session_id": session_id,
+            "cell_id": key.cell_id,
+            "key": key,
             "status": status,
             "reason": reason,
-            "artifact_bytes": work.artifact.artifact_bytes,
-            "weights_bytes": work.artifact.weights_bytes,
-            "arena_bytes": work.artifact.arena_bytes,
+            "artifact_bytes": artifact and artifact.artifact_bytes,
+            "weights_bytes": artifact and artifact.weights_bytes,
+            "arena_bytes": artifact and artifact.arena_bytes,
+            "instructions": instructions,
         }
     )

@@ -17,17 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune import compiling, transport
+from edgeprune import compiling, emulation, transport
 from edgeprune import manifest as manifests
+from edgeprune.emulation import Emulator
 from edgeprune.errors import DeviceError, EdgepruneError, ResultsError
 from edgeprune.journal import Journal
 from edgeprune.manifest import Manifest, other_machine
 from edgeprune.matrix.cache import Cache
 from edgeprune.matrix.cells import cells, groups, networks, unit
 from edgeprune.matrix.device import Clock, DeviceInUse, idle_temp_c
+from edgeprune.matrix.emulated import count_cell, emulator_for
 from edgeprune.matrix.launch import deploy, now
 from edgeprune.matrix.manifest import installed_versions, open_manifest, require_same_making
-from edgeprune.matrix.measure import Bench, CellWork, left_to_do, measure_group, told
+from edgeprune.matrix.measure import Bench, CellWork, end_of, left_to_do, measure_group, told
 from edgeprune.matrix.memory import Memory
 from edgeprune.matrix.pool import Prepared, identity, prepare_all
 from edgeprune.matrix.progress import RunProgress
@@ -106,10 +108,16 @@ class _Run:
         words = f"{len(keys)} cells, {len(keys) - left} done, {left} left"
         self._progress.say(f"{self._spec.name}: {words}; in {self._folder}")
         with contextlib.ExitStack() as open_devices:
-            devices = [device for name in self._spec.devices if (device := self._open(name, to_do, open_devices))]
+            reached = [name for name in self._spec.devices if emulation.target_of(name) is None]
+            devices = [device for name in reached if (device := self._open(name, to_do, open_devices))]
+            emulators = {name: self._emulator(name, to_do) for name in self._spec.devices if name not in reached}
+            to_do = [key for key in to_do if emulators.get(key.device, True)]
             made = self._prepare(keys, to_do)
             for device in devices:
                 self._measure_device(device, keys, [key for key in to_do if key.device == device.way.name], made)
+            for name, emulator in emulators.items():
+                if emulator is not None:
+                    self._count_on(emulator, keys, [key for key in to_do if key.device == name], made)
 
     def _open(self, name: str, to_do: Sequence[CellKey], open_devices: contextlib.ExitStack) -> DeviceInUse | None:
         """Reach a device while everything is still cool; one that cannot be reached fails its own cells only."""
@@ -135,6 +143,16 @@ class _Run:
         self._manifest = self._manifest.model_copy(update={"devices": devices})
         manifests.write(self._folder, self._manifest)
         return DeviceInUse(way, facts, idle_temp_c(known, facts))
+
+    def _emulator(self, name: str, to_do: Sequence[CellKey]) -> Emulator | None:
+        """The emulator of an emulated device; where it is not here, the device's cells are skipped."""
+        try:
+            return emulator_for(name)
+        except DeviceError as error:
+            for key in to_do:
+                if key.device == name:
+                    self._give_up(key, "skipped", told(error))
+            return None
 
     # --- preparing ----------------------------------------------------------------------------------------------------
 
@@ -241,6 +259,19 @@ class _Run:
 
         return Bench(device.way, self._session_id, cores_for, device.idle_temp_c, write, tell)
 
+    def _count_on(
+        self, emulator: Emulator, keys: Sequence[CellKey], to_do: Sequence[CellKey], made: Mapping[str, Prepared]
+    ) -> None:
+        """Count the instructions of every cell of an emulated device."""
+        for key in to_do:
+            network = made[identity(self._network_task(key))].folder
+            folder = made[identity(self._artifact_task(key))].folder
+            if network is None or folder is None or self._memory.is_finished(key):
+                continue
+            ended = sum(self._memory.is_finished(one) for one in keys)
+            self._progress.measuring(key, "counting instructions", (ended, len(keys)), 0.0)
+            self._end(count_cell(self._session_id, key, self._cache, folder, network, emulator))
+
     def _wait_for_device(self, way: Transport) -> None:
         if way.acquire():
             return
@@ -269,14 +300,8 @@ class _Run:
         return CellWork(key, deployed, artifact, launches, finished=self._memory.is_finished(key))
 
     def _give_up(self, key: CellKey, status: str, reason: str) -> None:
-        end = CellEnd.model_validate(
-            {
-                "session_id": self._session_id,
-                "cell_id": key.cell_id,
-                "key": key,
-                "status": status,
-                "reason": reason,
-            }
-        )
+        self._end(end_of(self._session_id, key, status=status, reason=reason))
+
+    def _end(self, end: CellEnd) -> None:
         self._memory.append(end)
         self._progress.ended(end)

@@ -173,14 +173,20 @@ def with_devices(spec: MatrixSpec, devices: Sequence[str]) -> MatrixSpec:
     Raises:
         UnknownNameError: no device of that name is known.
     """
-    from edgeprune import transport
-
+    known = _devices()
     if not devices:
-        raise UserError("--devices names no device", hint="allowed: " + ", ".join(transport.devices()))
+        raise UserError("--devices names no device", hint="allowed: " + ", ".join(known))
     for device in devices:
-        if device not in transport.devices():
-            raise UnknownNameError("device", device, transport.devices(), where="--devices")
+        if device not in known:
+            raise UnknownNameError("device", device, known, where="--devices")
     return spec.model_copy(update={"devices": list(dict.fromkeys(devices))})
+
+
+def _devices() -> list[str]:
+    """Every device that a matrix can name: those that are reached, and those that are emulated."""
+    from edgeprune import emulation, transport
+
+    return [*transport.devices(), *emulation.devices()]
 
 
 def _explain(error: ValidationError, lines: Lines) -> MatrixError:
@@ -245,7 +251,7 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 def _check_names(spec: MatrixSpec, lines: Lines) -> None:
     """Every name must be known before the first cell runs; no name is looked up by importing a framework."""
-    from edgeprune import compiling, datasets, models, pruning, transport
+    from edgeprune import compiling, datasets, emulation, models, pruning
 
     def known(what: str, wrong: str, allowed: list[str], where: Place) -> None:
         if wrong not in allowed:
@@ -263,7 +269,13 @@ def _check_names(spec: MatrixSpec, lines: Lines) -> None:
     for number, runtime in enumerate(spec.runtimes):
         known("runtime", runtime, compiling.runtimes(), ("runtimes", number))
     for number, device in enumerate(spec.devices):
-        known("device", device, transport.devices(), ("devices", number))
+        known("device", device, _devices(), ("devices", number))
+        if emulation.target_of(device) is not None and not any(map(compiling.is_program, spec.runtimes)):
+            raise MatrixError(
+                f"{lines.place(('devices', number))}: {device} counts instructions of static programs, and no runtime "
+                "makes one",
+                hint="add native to the runtimes",
+            )
     try:
         _ = spec.plan
     except UserError as error:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "edgeprune"
 BASE = {"errors", "schema", "journal", "manifest", "storage", "resources", "evaluation", "user_code"}
 STAGES = {
     "models", "datasets", "training", "pruning", "shrinking", "counting", "exporting", "compiling", "transport",
-    "measuring",
+    "measuring", "emulation",
 }  # fmt: skip
 HEAVY = ("torch", "tvm", "onnx", "onnxruntime", "pandas", "matplotlib", "sklearn")
 

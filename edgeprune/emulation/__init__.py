@@ -1,0 +1,19 @@
+"""Static programs for other processors, run here under qemu-user: are the numbers right, and how many instructions?
+
+Never how long it takes: an emulator's time says nothing of a device. Start with `Emulator`; `qemu.py` finds or fetches
+qemu, `instructions.py` counts.
+"""
+
+from edgeprune.emulation.devices import devices, target_of
+from edgeprune.emulation.instructions import count_instructions, run_program
+from edgeprune.emulation.qemu import Emulator, fetch_emulators, find_emulator
+
+__all__ = [
+    "Emulator",
+    "count_instructions",
+    "devices",
+    "fetch_emulators",
+    "find_emulator",
+    "run_program",
+    "target_of",
+]
