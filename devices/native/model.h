@@ -34,7 +34,7 @@ typedef struct {
     uint64_t byte_offset;
 } kernel_tensor;
 
-typedef int32_t kernel(void *self, kernel_argument *arguments, int32_t count, kernel_argument *result);
+typedef int32_t kernel(void *self, void *arguments, int32_t count, void *result); /* of kernel_argument */
 
 enum { KERNEL_TENSOR = 7, KERNEL_CPU = 1 };
 

@@ -43,13 +43,18 @@ def carry_out(given: argparse.Namespace) -> int:
     if given.threads < 1:
         raise UserError(f"--threads {given.threads}", hint="give a whole number of at least 1")
     compiling.target(given.target)  # a wrong name is told before tvm is loaded
-    runtime = "native" if given.emit == "program" else "c"
     what = f"compiling {given.model.name} for {given.target}"
     with Console(stderr=True).status(f"{what} (the first program for a target takes a minute or two)"):
-        artifact = compiling.compile_onnx(
-            given.model, given.out, runtime=runtime, target=given.target, threads=given.threads
-        )
-    _show(artifact)
+        if given.emit == "c":
+            files = compiling.emit_c(given.model, given.out, target=given.target)
+        else:
+            artifact = compiling.compile_onnx(
+                given.model, given.out, runtime="native", target=given.target, threads=given.threads
+            )
+    if given.emit == "c":
+        print(f"{given.out}: {len(files)} files; build them with: make -C {given.out} CC=COMPILER")
+    else:
+        _show(artifact)
     return 0
 
 

@@ -4,7 +4,7 @@ Importing this package loads neither torch nor tvm nor onnx; a runtime's compile
 """
 
 from edgeprune.compiling.artifact import Artifact, load_artifact
-from edgeprune.compiling.compiler import compile_module, compile_onnx
+from edgeprune.compiling.compiler import compile_module, compile_onnx, emit_c
 from edgeprune.compiling.processors import Target, target, targets
 from edgeprune.compiling.registry import distributions, is_program, runtimes, takes_module
 
@@ -14,6 +14,7 @@ __all__ = [
     "compile_module",
     "compile_onnx",
     "distributions",
+    "emit_c",
     "is_program",
     "load_artifact",
     "runtimes",

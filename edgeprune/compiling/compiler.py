@@ -5,17 +5,21 @@ Files are made in a folder aside and moved to their place when all are there, `a
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeprune.compiling.artifact import Artifact, Built
+from edgeprune.compiling.processors import Target
 from edgeprune.compiling.processors import target as find_target
 from edgeprune.compiling.registry import runtime as find_runtime
 from edgeprune.errors import CompileError, StorageError, UserError
+
+Made = TypeVar("Made")
 
 
 def compile_onnx(onnx_path: Path, out: Path, *, runtime: str, target: str = "host", threads: int = 1) -> Artifact:
@@ -45,6 +49,29 @@ def compile_onnx(onnx_path: Path, out: Path, *, runtime: str, target: str = "hos
     _check_threads(threads)
     build = entry.build()
     return _publish(out, runtime, target, threads, lambda folder: build(onnx_path, folder, where, threads))
+
+
+def emit_c(onnx_path: Path, out: Path, *, target: str = "host") -> tuple[Path, ...]:
+    """Write a network as self-contained C sources, for a tool-chain that edgeprune does not know.
+
+    Args:
+        onnx_path: float32 network with static shapes.
+        out: Folder for the sources; made if missing.
+        target: One of `targets()`, whose vectors and registers the loops are cut for.
+
+    Returns:
+        The files: C sources and headers, the weights, and a Makefile that builds the program of `devices/native`.
+
+    Raises:
+        UnknownNameError: no such target.
+        CompileError: the compiler refused the network.
+        StorageError: the files cannot be written.
+    """
+    where = find_target(target)
+    if not onnx_path.is_file():
+        raise CompileError(f"there is no file {onnx_path}", hint="export the network first")
+    emit: Callable[[Path, Path, Target], None] = importlib.import_module("edgeprune.compiling.native.build").emit
+    return _fill(out, lambda folder: emit(onnx_path, folder, where))[1]
 
 
 def compile_module(
@@ -80,21 +107,25 @@ def _check_threads(threads: int) -> None:
 
 
 def _publish(out: Path, runtime: str, target: str, threads: int, build: Callable[[Path], Built]) -> Artifact:
-    """Build aside, then move every file to `out`."""
+    built, files = _fill(out, build)
+    facts = (built.weights_bytes, built.arena_bytes, built.notes)
+    artifact = Artifact(runtime, target, threads, out / built.model, files, *facts)
+    artifact.to_json()
+    return artifact
+
+
+def _fill(out: Path, build: Callable[[Path], Made]) -> tuple[Made, tuple[Path, ...]]:
+    """Build aside, then move every file to `out`; gives what `build` gave, and the files."""
     aside: Path | None = None
     fresh = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".compiling-", dir=out))
-        built = build(aside)
+        made = build(aside)
         names = sorted(file.relative_to(aside) for file in aside.rglob("*") if file.is_file())
         for name in names:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(aside / name, out / name)
-        files = tuple(out / name for name in names)
-        facts = (built.weights_bytes, built.arena_bytes, built.notes)
-        artifact = Artifact(runtime, target, threads, out / built.model, files, *facts)
-        artifact.to_json()
         fresh = False
     except OSError as error:
         raise StorageError(
@@ -106,4 +137,4 @@ def _publish(out: Path, runtime: str, target: str, threads: int, build: Callable
             shutil.rmtree(aside, ignore_errors=True)
         if fresh:
             shutil.rmtree(out, ignore_errors=True)
-    return artifact
+    return made, tuple(out / name for name in names)

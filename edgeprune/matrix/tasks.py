@@ -53,11 +53,12 @@ class Task:
         job = self.job
         recipe = f" {job.recipe.label} {job.recipe.ratio:g}" if job.recipe else ""
         network = f"{job.model.label}{recipe} {job.variant}"
+        place = "" if self.target in ("", "host") else f" on {self.target}"
         words = {
             "dense": f"train {job.model.label}",
             "recipe": f"prune {job.model.label}{recipe}",
             "network": f"build {network}",
-            "artifact": f"compile {network} for {self.runtime}",
+            "artifact": f"compile {network} for {self.runtime}{place}",
         }
         return words[self.stage]
 

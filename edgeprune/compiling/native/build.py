@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import tvm
@@ -14,13 +16,20 @@ import tvm
 from edgeprune.compiling.artifact import Built
 from edgeprune.compiling.native.emit import WEIGHTS_FILE, Labels, model_source, weights_source
 from edgeprune.compiling.native.link import find_linker
-from edgeprune.compiling.native.program import ALIGNMENT, kernels, read_program
+from edgeprune.compiling.native.program import ALIGNMENT, Program, kernels, read_program
 from edgeprune.compiling.processors import Target
 from edgeprune.compiling.tvm.build import Planned, plan, unbuilt
 from edgeprune.resources import devices_folder
 
 PROGRAM = "program"
 _MOST_THREADS = 64
+_MAKEFILE = """\
+# Set CC to a compiler for the device: make CC=aarch64-linux-gnu-gcc
+CFLAGS ?= -O3 -std=gnu11 -static
+
+{program}: {sources}
+\t$(CC) $(CFLAGS) -pthread {sources} -o $@ -lm
+"""
 _BORROWED = re.compile(r"TVMBackendAllocWorkspace\([^()]*T\.uint64\((\d+)\)")
 
 
@@ -38,11 +47,45 @@ def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
     """
     linker = find_linker(target.static_triple)
     planned = plan(onnx_path, target, threads)
-    program = read_program(planned.module)
     try:
-        workspace = _write_objects(planned, folder / "kernels.o")
+        workspace = _kernels(planned, planned.target, lambda code: code.write_to_file(str(folder / "kernels.o"), "o"))
     except Exception as error:  # TVM raises errors of any kind
         raise unbuilt(onnx_path, target, error) from error
+    most = _MOST_THREADS if threads > 1 else 1
+    program, sources = _write_tables(onnx_path, folder, planned, target, workspace, most)
+    made = [file for file in folder.iterdir() if file.is_file()]
+    linker.link([*sources, "kernels.o"], folder, PROGRAM)
+    for file in made:
+        file.unlink()
+    return Built(PROGRAM, len(program.weights), program.arena_bytes)
+
+
+def emit(onnx_path: Path, folder: Path, target: Target) -> None:
+    """Write the same program as C sources that need no other header, with a Makefile; its kernels use one thread.
+
+    Arguments and errors are those of `build`.
+    """
+    planned = plan(onnx_path, target, threads=1)
+
+    def write(code: tvm.runtime.Module) -> None:
+        lines = code.inspect_source().splitlines()
+        kept = [line for line in lines if not line.startswith("#include")]
+        (folder / "kernels.c").write_text("\n".join(['#include "tvm_types.h"', *kept, ""]))
+
+    try:
+        with tvm.transform.PassContext(config={"tirx.disable_vectorize": True}):
+            workspace = _kernels(planned, tvm.target.Target({"kind": "c"}), write)
+    except Exception as error:  # TVM raises errors of any kind
+        raise unbuilt(onnx_path, target, error) from error
+    _, sources = _write_tables(onnx_path, folder, planned, replace(target, features=()), workspace, 1)
+    (folder / "Makefile").write_text(_MAKEFILE.format(sources=" ".join([*sources, "kernels.c"]), program=PROGRAM))
+
+
+def _write_tables(
+    onnx_path: Path, folder: Path, planned: Planned, target: Target, workspace: int, max_threads: int
+) -> tuple[Program, list[str]]:
+    """Write everything but the kernels; gives the program and the names of its sources."""
+    program = read_program(planned.module)
     labels = Labels(
         name=onnx_path.stem,
         target=target.name,
@@ -50,24 +93,20 @@ def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
         features=target.features,
         input_names=planned.inputs,
         output_names=planned.outputs,
-        max_threads=_MOST_THREADS if threads > 1 else 1,
+        max_threads=max_threads,
         workspace_bytes=workspace,
     )
-    sources = ["model.c", "kernels.o", *_runtime(folder)]
     (folder / "model.c").write_text(model_source(program, labels))
+    sources = ["model.c", *_runtime(folder)]
     if program.weights:
         (folder / WEIGHTS_FILE).write_bytes(program.weights)
         (folder / "weights.S").write_text(weights_source())
         sources.append("weights.S")
-    made = [file for file in folder.iterdir() if file.is_file()]
-    linker.link(sources, folder, PROGRAM)
-    for file in made:
-        file.unlink()
-    return Built(PROGRAM, len(program.weights), program.arena_bytes)
+    return program, sources
 
 
-def _write_objects(planned: Planned, path: Path) -> int:
-    """Write the kernels' machine code, and return the most bytes that one kernel borrows while it runs."""
+def _kernels(planned: Planned, target: tvm.target.Target, write: Callable[[tvm.runtime.Module], None]) -> int:
+    """Make the kernels' code and hand it to `write`; returns the most bytes that one kernel borrows while it runs."""
     borrowed = [0]
 
     @tvm.instrument.pass_instrument
@@ -77,9 +116,9 @@ def _write_objects(planned: Planned, path: Path) -> int:
                 borrowed.extend(map(_borrows, module.functions.values()))
 
     # kernels are called on tensors that `read_program` laid out, so the checks of their arguments are 50 KB of nothing
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}, instruments=[Watch()]):
-        library = tvm.tirx.build(kernels(planned.module), planned.target)
-    library.write_to_file(str(path), "o")
+    config = {**tvm.transform.PassContext.current().config, "tirx.disable_assert": True}
+    with tvm.transform.PassContext(config=config, instruments=[Watch()]):
+        write(tvm.tirx.build(kernels(planned.module), target))
     return max(borrowed)
 
 

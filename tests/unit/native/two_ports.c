@@ -53,13 +53,13 @@ static void *tensor_at(kernel_argument *arguments, int place) {
     return ((kernel_tensor *)arguments[place].value.pointer)->data;
 }
 
-static int32_t scale(void *self, kernel_argument *arguments, int32_t count, kernel_argument *result) {
+static int32_t scale(void *self, void *arguments, int32_t count, void *result) {
     (void)self, (void)count, (void)result;
     struct shared shared = {tensor_at(arguments, 0), tensor_at(arguments, 2), tensor_at(arguments, 1)};
     return TVMBackendParallelLaunch(scale_task, &shared, 0);
 }
 
-static int32_t positive(void *self, kernel_argument *arguments, int32_t count, kernel_argument *result) {
+static int32_t positive(void *self, void *arguments, int32_t count, void *result) {
     (void)self, (void)count, (void)result;
     int64_t *in = tensor_at(arguments, 0);
     unsigned char *out = tensor_at(arguments, 1);
@@ -67,7 +67,7 @@ static int32_t positive(void *self, kernel_argument *arguments, int32_t count, k
     return fails("kernel") ? 3 : 0;
 }
 
-static int32_t many(void *self, kernel_argument *arguments, int32_t count, kernel_argument *result) {
+static int32_t many(void *self, void *arguments, int32_t count, void *result) {
     (void)self, (void)result;
     int64_t *out = tensor_at(arguments, 0);
     for (int32_t i = 0; i < count; i++) out[0] += tensor_at(arguments, i) == (void *)out;
