@@ -23,6 +23,8 @@ from edgeprune.errors import CompileError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FLOAT = onnx.TensorProto.FLOAT
+MOST_BYTES = 2**31 - 1
+"""Largest network that is compiled: machine code reaches its constants by 32-bit distances."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +79,37 @@ def read_graph(path: Path) -> Graph:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
+        _require_whole(path)
         model = onnx.load(str(path), load_external_data=True)
         onnx.checker.check_model(model)
         return onnx.shape_inference.infer_shapes(model)
-    except FileNotFoundError as error:
-        raise CompileError(
-            f"{path}: a file of the network is missing: {error}",
-            hint="give the .onnx file together with its external weights, or export with the weights inside",
-        ) from error
+    except CompileError:
+        raise
     except (OSError, ValueError, RuntimeError, TypeError) as error:  # onnx's own errors are of these kinds
         raise CompileError(f"{path}: not a readable ONNX file", hint="export it again", detail=str(error)) from error
     except Exception as error:
         if not type(error).__module__.startswith(("onnx", "google")):
             raise
         raise CompileError(f"{path}: not a valid ONNX file", hint="export it again", detail=str(error)) from error
+
+
+def _require_whole(path: Path) -> None:
+    """Refuse a network whose weights are not all there, or are too many, before they are read."""
+    bare = onnx.load(str(path), load_external_data=False)
+    entries = [entry for tensor in bare.graph.initializer for entry in tensor.external_data if entry.key == "location"]
+    others = {path.parent / entry.value for entry in entries}
+    missing = sorted(other.name for other in others if not other.is_file())
+    if missing:
+        raise CompileError(
+            f"{path}: a file of the network is missing: {missing[0]}",
+            hint="give the .onnx file together with its external weights, or export with the weights inside",
+        )
+    size = sum(file.stat().st_size for file in (path, *others))
+    if size > MOST_BYTES:
+        raise CompileError(
+            f"{path}: the network has {size / 1e9:.1f} GB, at most {MOST_BYTES / 1e9:.1f} GB are compiled",
+            hint="compiled code reaches its weights within 2 GiB; use the runtime onnxruntime for this network",
+        )
 
 
 def _array(tensor: onnx.TensorProto, path: Path) -> Array:
