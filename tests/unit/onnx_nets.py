@@ -11,6 +11,8 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from edgeprune.compiling import target
+
 OPSET = 20
 
 
@@ -83,3 +85,13 @@ def reference(path: Path, image: np.ndarray) -> np.ndarray:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {session.get_inputs()[0].name: image})[0])
+
+
+def narrow_target(folder: Path, bits: int) -> str:
+    """A target's file: this machine with vectors of so many bits and 16 registers."""
+    host = target("host")
+    path = folder / "narrow.yaml"
+    path.write_text(
+        f"triple: {host.triple}\nfeatures: {list(host.features)}\nvector_bits: {bits}\nvector_registers: 16\n"
+    )
+    return str(path)

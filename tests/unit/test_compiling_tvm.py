@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ import tvm
 from tvm import relax
 
 from edgeprune.compiling import Artifact, compile_onnx
-from edgeprune.compiling.processors import _TARGETS, target
-from tests.unit.onnx_nets import Net, reference
+from tests.unit.onnx_nets import Net, narrow_target, reference
 
 TOLERANCE = 2e-6
 
@@ -224,13 +222,11 @@ def test_operators(make: Callable[[Net], str], batch: int, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("bits", [128, 256])
-def test_narrower_vectors(bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    narrow = replace(target("host"), name="narrow", vector_bits=bits, vector_registers=16)
-    monkeypatch.setitem(_TARGETS, "narrow", lambda: narrow)
+def test_narrower_vectors(bits: int, tmp_path: Path) -> None:
     net = Net((1, 3, 12, 12))
     path, image = net.save(tmp_path / "net.onnx", net.conv(index_addition(net, False), 7, 27, 3)), net.image()
     want = reference(path, image)
-    got = run(compile_onnx(path, tmp_path / "out", runtime="tvm", target="narrow"), image)
+    got = run(compile_onnx(path, tmp_path / "out", runtime="tvm", target=narrow_target(tmp_path, bits)), image)
     np.testing.assert_allclose(got, want, atol=TOLERANCE * np.abs(want).max(), rtol=0)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,11 @@ from torch import nn
 
 import edgeprune as ep
 from edgeprune.compiling import compile_onnx
-from edgeprune.compiling.processors import _TARGETS, target
 from edgeprune.compiling.tvm.channels import FILL
 from edgeprune.compiling.tvm.graph import read_graph
 from edgeprune.compiling.tvm.rewrite import rewrite
 from edgeprune.compiling.tvm.slots import choose_slots
-from tests.unit.onnx_nets import Net, reference
+from tests.unit.onnx_nets import Net, narrow_target, reference
 from tests.unit.test_compiling_tvm import TOLERANCE, check, run
 
 MOVES = ("ChannelGather", "Gather", "Pad", "Concat", "Slice")
@@ -81,14 +79,10 @@ def test_random_additions(seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [128, 256])
 @pytest.mark.parametrize("seed", range(100, 104))
-def test_random_additions_with_narrower_vectors(
-    bits: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    narrow = replace(target("host"), name="narrow", vector_bits=bits, vector_registers=16)
-    monkeypatch.setitem(_TARGETS, "narrow", lambda: narrow)
+def test_random_additions_with_narrower_vectors(bits: int, seed: int, tmp_path: Path) -> None:
     net, output, _ = random_addition(seed)
     path, image = net.save(tmp_path / "net.onnx", output), net.image()
-    got = run(compile_onnx(path, tmp_path / "out", runtime="tvm", target="narrow"), image)
+    got = run(compile_onnx(path, tmp_path / "out", runtime="tvm", target=narrow_target(tmp_path, bits)), image)
     want = reference(path, image)
     np.testing.assert_allclose(got, want, atol=TOLERANCE * np.abs(want).max(), rtol=0)
 
