@@ -41,9 +41,9 @@ $(OUTSIDE): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps 'torchvision==0.28.*' timm
 	touch $(OUTSIDE)
 
-# Debian packages that tests use: a browser for the report, two more shells for the agent.
+# Debian packages that tests use: a browser for the report, two more shells for the agent, other processors.
 packages:
-	@sh tests/debian_packages.sh chromium busybox mksh
+	@sh tests/debian_packages.sh chromium busybox mksh qemu-user:qemu-aarch64
 
 clean:
 	rm -rf $(VENV) build dist

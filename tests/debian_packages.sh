@@ -1,8 +1,9 @@
 #!/bin/sh
-# Install Debian packages whose command of the same name is missing, where that is allowed; else say which are missing.
+# Install Debian packages whose command is missing, where that is allowed; else say which are missing.
+# An argument is a package, or package:command where its command has another name.
 missing=
-for package in "$@"; do
-  command -v "$package" >/dev/null 2>&1 || missing="$missing $package"
+for wanted in "$@"; do
+  command -v "${wanted#*:}" >/dev/null 2>&1 || missing="$missing ${wanted%%:*}"
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
