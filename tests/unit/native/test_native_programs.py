@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -14,21 +13,11 @@ import torch
 import edgeprune as ep
 from edgeprune import compiling, emulation
 from edgeprune.compiling import Artifact
-from edgeprune.emulation import Emulator
 from edgeprune.errors import CompileError, DeviceError
+from tests.unit.native.emulators import emulator
 from tests.unit.onnx_nets import Net, reference
 
 TOLERANCE = 1e-4
-
-
-def emulator(target: str) -> Emulator:
-    """The target's emulator; the test is skipped without one, in CI it fails."""
-    try:
-        return emulation.find_emulator(compiling.target(target).architecture)
-    except DeviceError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"{error.message}: {error.hint}")
 
 
 def export(model: torch.nn.Module, size: int, path: Path) -> Path:

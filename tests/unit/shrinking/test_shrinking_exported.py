@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import outside_networks
 import pytest
 import torch
 from masked_networks import RandomNetwork, SmallResNet, lenet, mask, mask_randomly
@@ -16,6 +15,7 @@ from edgeprune.errors import ModelError, TraceError
 from edgeprune.shrinking import graph, largest_difference, shrink
 from edgeprune.shrinking.exported import trace_exported
 from edgeprune.shrinking.sizes import HeldSizes
+from tests.unit import outside_networks
 
 
 class Stem(nn.Module):

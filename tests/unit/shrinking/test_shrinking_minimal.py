@@ -6,13 +6,13 @@ import pytest
 import torch
 from connectivity_oracle import with_constants_alive
 from masked_networks import SmallResNet, lenet, mask
-from outside_masks import mask as mask_outside
-from outside_networks import NETWORKS, build
 from torch import nn
 
 from edgeprune.counting import count
 from edgeprune.shrinking import shrink
 from edgeprune.shrinking.minimum import minimum
+from tests.unit.outside_masks import mask as mask_outside
+from tests.unit.outside_networks import NETWORKS, build
 
 # the rest hold groups, which go whole, or normalisations over channels, or are variants of these
 OUTSIDE = (

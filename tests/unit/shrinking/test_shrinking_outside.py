@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from outside_masks import MASKS, mask
-from outside_networks import NETWORKS, build
 from torch import Tensor, nn
 
 from edgeprune.shrinking import shrink
+from tests.unit.outside_masks import MASKS, mask
+from tests.unit.outside_networks import NETWORKS, build
 
 SPECIAL = ("gammas", "cuts", "inputs", "columns", "l1", "random")
 WITHOUT_BATCH_NORM = ("alexnet", "vgg11", "vgg16", "squeezenet1_0", "convnext_tiny", "vit_b_16", "vit_tiny_patch16_224")

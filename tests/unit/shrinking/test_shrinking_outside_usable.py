@@ -10,12 +10,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from outside_masks import mask
-from outside_networks import NETWORKS, build
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeprune.shrinking import Shrunk, load_shrunk, shrink
+from tests.unit.outside_masks import mask
+from tests.unit.outside_networks import NETWORKS, build
 
 DYNAMO = {"alexnet", "vgg11", "vgg16", "vgg16_bn", "mobilenet_v3_small", "vit_tiny_patch16_224"}
 """Exported by torch.export: the legacy exporter has no pooling to sizes that do not divide the image's, as VGG's does,

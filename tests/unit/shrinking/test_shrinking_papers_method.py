@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from masked_networks import SmallResNet, lenet, mask
-from outside_masks import mask as mask_outside
-from outside_masks import silence
-from outside_networks import NETWORKS, build
 from torch import nn
 
 from edgeprune.errors import ShrinkError, UnknownNameError
 from edgeprune.shrinking import largest_difference, shrink
 from edgeprune.shrinking.shrinker import METHODS
+from tests.unit.outside_masks import mask as mask_outside
+from tests.unit.outside_masks import silence
+from tests.unit.outside_networks import NETWORKS, build
 
 OUTSIDE = ("resnet18", "googlenet", "densenet121", "mobilenet_v2", "squeezenet1_0")
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-import outside_networks
 import pytest
 import torch
 from masked_networks import RandomNetwork, SmallResNet, lenet, mask, mask_randomly
@@ -24,6 +23,7 @@ import edgeprune as ep
 from edgeprune.errors import ModelError, UserError, WeightsError
 from edgeprune.shrinking import load_shrunk, shrink
 from edgeprune.shrinking.notation import functions
+from tests.unit import outside_networks
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

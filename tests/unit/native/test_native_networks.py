@@ -1,0 +1,45 @@
+"""Static programs of large networks, dense and shrunk to ragged widths, under emulation: the numbers of ONNX Runtime.
+
+Images are small, for the emulator's sake; every kernel of a network is still compiled and run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import edgeprune as ep
+from edgeprune import compiling, emulation
+from tests.unit.native.emulators import emulator
+from tests.unit.onnx_nets import reference
+from tests.unit.outside_masks import mask
+from tests.unit.outside_networks import NETWORKS, build
+
+TOLERANCE = 1e-4
+NAMES = ("resnet50", "densenet121", "mobilenet_v2", "hrnet_w18", "vgg16")
+
+
+def network(name: str, form: str, image: torch.Tensor) -> nn.Module:
+    """The dense network, or what is left of it when half of its filters are cut at random."""
+    if form == "dense":
+        return build(name)
+    return ep.shrink(mask(build(name), image, "B50"), image).model
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("form", "target"), [("dense", "rpi4"), ("shrunk", "rpi2")])
+def test_networks_under_emulation(name: str, form: str, target: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, *NETWORKS[name].size)
+    path = tmp_path / "net.onnx"
+    ep.export_onnx(network(name, form, image), image, path)
+    artifact = compiling.compile_onnx(path, tmp_path / "out", runtime="native", target=target)
+    image.numpy().tofile(tmp_path / "in.bin")
+    words = ["check", "--input", str(tmp_path / "in.bin"), "--output", str(tmp_path / "out.bin")]
+    emulation.run_program(artifact.model, emulator(target), words)
+    want, got = reference(path, image.numpy()).ravel(), np.fromfile(tmp_path / "out.bin", np.float32)
+    assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max()
