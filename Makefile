@@ -6,8 +6,11 @@ STAMP := $(VENV)/installed
 OUTSIDE := $(VENV)/outside
 PYTEST_ARGS ?=
 RESULTS ?= results/quickstart
+# Where the tables of compiled networks go; results/published is what is committed.
+COMPILE_RESULTS ?= results/compile
+COMPILE_KEEP := results/compiled
 
-.PHONY: demo test lint bench venv packages clean
+.PHONY: demo test lint bench bench-compile venv packages clean
 
 demo: $(STAMP)
 	$(BIN)/edgeprune run quickstart --results $(RESULTS)
@@ -20,12 +23,19 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) $(OUTSIDE)
+bench: $(STAMP) $(OUTSIDE) bench-compile
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torch-pruning
 	$(BIN)/python benchmarks/speed/tvm_vs_onnxruntime.py
 	$(BIN)/python benchmarks/speed/shrinking_speed.py
 	$(BIN)/python benchmarks/speed/additions.py
 	$(BIN)/python benchmarks/speed/shrinking_table.py --out results/shrinking
+
+# Latency against other runtimes, instructions on other processors, size and memory: compile.md.
+bench-compile: $(STAMP) $(OUTSIDE) packages
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/speed/peers.py --keep $(COMPILE_KEEP) --out $(COMPILE_RESULTS)
+	$(BIN)/python benchmarks/speed/footprint.py --keep $(COMPILE_KEEP) --out $(COMPILE_RESULTS)
+	$(BIN)/python benchmarks/speed/instructions.py --keep $(COMPILE_KEEP) --out $(COMPILE_RESULTS)
 
 venv: $(STAMP)
 

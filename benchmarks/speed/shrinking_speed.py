@@ -182,9 +182,9 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
-def lacking(networks: Sequence[Network]) -> list[str]:
+def lacking(networks: Sequence[Network], others: Sequence[str] = ("torch_pruning",)) -> list[str]:
     """What to install before these networks can be compared, by the names that pip knows."""
-    needed = ["torch_pruning", *(network.package for network in networks if network.package != "edgeprune")]
+    needed = [*others, *(network.package for network in networks if network.package != "edgeprune")]
     return [PACKAGES[package] for package in dict.fromkeys(needed) if not _imports(package)]
 
 

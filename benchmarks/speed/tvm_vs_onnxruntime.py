@@ -84,15 +84,23 @@ class Contender:
     """A network in one runtime's worker, found right and warmed up.
 
     Raises:
-        ParityError: its output differs from the network's own by more than 1e-4 relative; nothing was timed then.
+        ParityError: its output differs from what is wanted by more than the tolerance; nothing was timed then.
     """
 
-    def __init__(self, worker: Worker, model: str, image: tuple[str, np.ndarray], wanted: np.ndarray, threads: int):
+    def __init__(
+        self,
+        worker: Worker,
+        model: str,
+        image: tuple[str, np.ndarray],
+        wanted: np.ndarray,
+        threads: int,
+        tolerance: float = PARITY_TOLERANCE,
+    ) -> None:
         worker.load(model, threads)
         worker.bind([image])
         (output,) = worker.check(1)
         self.error = parity(wanted, output)
-        if not self.error <= PARITY_TOLERANCE:
+        if not self.error <= tolerance:
             raise ParityError(f"{model}: the output differs from the network's by {self.error:.1e} relative")
         self._worker = worker
         first = worker.time(group=1, samples=20, seconds=0.3).samples_ns

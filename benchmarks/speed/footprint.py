@@ -1,0 +1,124 @@
+"""Size and memory of static programs on this machine, beside a process of ONNX Runtime.
+
+    python benchmarks/speed/footprint.py [--networks resnet20 ...] [--forms dense shrunk] [--keep DIR]
+        [--out results/compile]
+
+A program's size beyond its weights is what the code takes. Its memory beyond weights, arena and workspace is what the
+C runtime, stacks and libc take. Both processes report their own peak of resident memory after 20 inferences on one
+thread. Rows go to footprint.csv; those of networks that are not measured stay. Start with `measure`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from compile_page import FOOTPRINT_FILE, write_page
+from peer_cases import CASES, FORMS, ONNX_FILE, Case, chosen
+from peer_runtimes import compiled, start
+from tvm_vs_onnxruntime import cores
+
+from edgeprune.matrix.cache import Cache
+from edgeprune.matrix.stages import INPUT_FILE
+from edgeprune.transport import Transport, connect
+
+CALLS = 20
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One network's program, and what two processes that run it hold; bytes."""
+
+    network: str
+    form: str
+    program_bytes: int
+    weights_bytes: int
+    arena_bytes: int
+    workspace_bytes: int
+    native_rss_bytes: int
+    onnxruntime_rss_bytes: int
+
+
+def measure(case: Case, transport: Transport, cache: Cache) -> Footprint:
+    """Compile a network for this machine and read what its process takes.
+
+    Raises:
+        EdgepruneError: it cannot be compiled or run.
+    """
+    folder = case.files(cache)
+    artifact = compiled(cache, folder / ONNX_FILE, "native", "host", 1)
+    told = subprocess.run([str(artifact.model), "facts"], check=True, capture_output=True, text=True).stdout
+    facts = json.loads(told)
+    peaks = {}
+    for runtime, file in (("native", artifact.model), ("onnxruntime", folder / ONNX_FILE)):
+        with start(transport, runtime, transport.push([file])[0], 1, cores(transport, 1)) as worker:
+            worker.load(transport.push([file])[0], 1)
+            side = case.network.size
+            image = np.fromfile(folder / INPUT_FILE, np.float32).reshape(1, case.channels, side, side)
+            worker.bind([(transport.push([folder / INPUT_FILE])[0], image)])
+            peaks[f"{runtime}_rss_bytes"] = worker.peak_rss_bytes(CALLS)
+    planned = {name: int(facts[name]) for name in ("weights_bytes", "arena_bytes", "workspace_bytes")}
+    return Footprint(case.name, case.form, artifact.artifact_bytes, **planned, **peaks)
+
+
+def read(path: Path) -> list[Footprint]:
+    """The rows of an earlier run."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    return [
+        Footprint(line["network"], line["form"], *[int(line[field.name]) for field in fields(Footprint)[2:]])
+        for line in lines
+    ]
+
+
+def write(rows: Sequence[Footprint], path: Path) -> None:
+    """One line a row, under the names of `Footprint`."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Footprint)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def main() -> int:
+    """Measure, and write the table and the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = list(dict.fromkeys(case.name for case in CASES))
+    parser.add_argument("--networks", nargs="+", choices=names, default=names)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
+    parser.add_argument("--keep", type=Path, help="folder for what is compiled, so that another run need not")
+    parser.add_argument("--out", type=Path, default=Path("results/compile"), help="folder of the .csv and .md")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    transport = connect("local")
+    if not transport.acquire():
+        parser.error("another run is measuring on this machine: wait for its end")
+    options.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(transport), contextlib.ExitStack() as stack:
+        cache = Cache(options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        for case in chosen(options.networks, options.forms):
+            row = measure(case, transport, cache)
+            rows = [
+                other
+                for other in read(options.out / FOOTPRINT_FILE)
+                if (other.network, other.form) != (row.network, row.form)
+            ]
+            write([*rows, row], options.out / FOOTPRINT_FILE)
+            print(row, flush=True)
+    write_page(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
