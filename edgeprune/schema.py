@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 SCHEMA_VERSION = 1
 
+EMULATED_PREFIX = "emulated-"
+
 Variant = Literal["dense", "masked", "shrunk"]
 Status = Literal["ok", "invalid", "failed", "skipped"]
 
@@ -57,6 +59,11 @@ class CellKey(Record):
     threads: int = Field(ge=1)
     batch: int = Field(ge=1)
     precision: Literal["fp32", "int8"] = "fp32"
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether the device is an emulated one: instructions are counted there, and nothing is timed."""
+        return self.device.startswith(EMULATED_PREFIX)
 
     @property
     def cell_id(self) -> str:

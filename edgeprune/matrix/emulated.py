@@ -9,6 +9,7 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +32,29 @@ def emulator_for(device: str) -> Emulator:
     Raises:
         DeviceError: qemu-user is not here.
     """
-    target = emulation.target_of(device)
-    if target is None:
+    return emulation.find_emulator(_target(device).architecture)
+
+
+def facts_of(device: str, emulator: Emulator) -> dict[str, Any]:
+    """What an emulated device says of itself: the processor that its code is for, and who runs the code.
+
+    Raises:
+        DeviceError: the emulator does not start.
+    """
+    target = _target(device)
+    return {
+        "machine": target.architecture,
+        "processor": target.cpu,
+        "features": list(target.features),
+        "emulator": emulator.version(),
+    }
+
+
+def _target(device: str) -> compiling.Target:
+    name = emulation.target_of(device)
+    if name is None:
         raise ValueError(f"{device} is no emulated device")
-    return emulation.find_emulator(compiling.target(target).architecture)
+    return compiling.target(name)
 
 
 def count_cell(

@@ -29,8 +29,8 @@ class RunProgress(Protocol):
     def prepared(self, result: Prepared) -> None:
         """A stage has ended."""
 
-    def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float) -> None:
-        """What is being measured; cells done and in all."""
+    def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float | None) -> None:
+        """What is being measured or counted; cells done and in all, and the seconds to go, None if not known."""
 
     def ended(self, end: CellEnd) -> None:
         """A cell has ended."""
@@ -76,8 +76,9 @@ class PlainProgress:
         if not result.inherited:
             self.say(_prepared_words(result))
 
-    def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float) -> None:
-        self._now_and_then(f"cells {cells[0]}/{cells[1]}, {duration(seconds_left)} to go: {name(key)}, {doing}")
+    def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float | None) -> None:
+        left = "" if seconds_left is None else f", {duration(seconds_left)} to go"
+        self._now_and_then(f"cells {cells[0]}/{cells[1]}{left}: {name(key)}, {doing}")
 
     def ended(self, end: CellEnd) -> None:
         self.say(_ended_words(end))
@@ -110,10 +111,11 @@ class BarProgress:
         if result.folder is None and not result.inherited:
             self.say(_prepared_words(result))
 
-    def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float) -> None:
+    def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float | None) -> None:
         from rich.markup import escape
 
-        words = escape(f"{duration(seconds_left)} to go · {name(key)} · {doing}")
+        left = "" if seconds_left is None else f"{duration(seconds_left)} to go · "
+        words = escape(f"{left}{name(key)} · {doing}")
         self._bars.update(self._prepare, visible=False)
         self._bars.update(self._measure, visible=True, completed=cells[0], total=cells[1], description=words)
 

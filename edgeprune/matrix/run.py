@@ -14,20 +14,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgeprune import compiling, emulation, transport
+from edgeprune import compiling, transport
 from edgeprune import manifest as manifests
 from edgeprune.emulation import Emulator
 from edgeprune.errors import DeviceError, EdgepruneError, ResultsError
 from edgeprune.journal import Journal
 from edgeprune.manifest import Manifest, other_machine
 from edgeprune.matrix.cache import Cache
-from edgeprune.matrix.cells import cells, groups, networks, unit
+from edgeprune.matrix.cells import cells, groups, unit
 from edgeprune.matrix.device import Clock, DeviceInUse, idle_temp_c
-from edgeprune.matrix.emulated import count_cell, emulator_for
+from edgeprune.matrix.emulated import count_cell, emulator_for, facts_of
 from edgeprune.matrix.launch import deploy, now
+from edgeprune.matrix.making import Making
 from edgeprune.matrix.manifest import installed_versions, open_manifest, require_same_making
 from edgeprune.matrix.measure import Bench, CellWork, end_of, left_to_do, measure_group, told
 from edgeprune.matrix.memory import Memory
@@ -35,7 +37,6 @@ from edgeprune.matrix.pool import Prepared, identity, prepare_all
 from edgeprune.matrix.progress import RunProgress
 from edgeprune.matrix.spec import MatrixSpec
 from edgeprune.matrix.stages import INPUT_FILE, NETWORK_FILE, REFERENCE_FILE
-from edgeprune.matrix.tasks import NetworkJob, Task
 from edgeprune.resources import cache_folder
 from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Session
 from edgeprune.storage import storage_error
@@ -92,7 +93,7 @@ class _Run:
         self._manifest = manifest
         self._session_id = f"{now()}-{secrets.token_hex(2)}"
         self._cache = Cache(cache_folder())
-        self._planned = {network.key: network for network in networks(spec)}
+        self._making = Making(spec)
 
     def carry_out(self, keys: Sequence[CellKey], to_do: Sequence[CellKey], command: Sequence[str]) -> None:
         """Make, then measure, the cells that are left, device after device."""
@@ -108,10 +109,11 @@ class _Run:
         words = f"{len(keys)} cells, {len(keys) - left} done, {left} left"
         self._progress.say(f"{self._spec.name}: {words}; in {self._folder}")
         with contextlib.ExitStack() as open_devices:
-            reached = [name for name in self._spec.devices if emulation.target_of(name) is None]
-            devices = [device for name in reached if (device := self._open(name, to_do, open_devices))]
-            emulators = {name: self._emulator(name, to_do) for name in self._spec.devices if name not in reached}
+            wanted = {key.device: key.is_emulated for key in to_do}
+            emulators = {name: self._emulator(name, to_do) for name, is_emulated in wanted.items() if is_emulated}
             to_do = [key for key in to_do if emulators.get(key.device, True)]
+            reached = [name for name, is_emulated in wanted.items() if not is_emulated]
+            devices = [device for name in reached if (device := self._open(name, to_do, open_devices))]
             made = self._prepare(keys, to_do)
             for device in devices:
                 self._measure_device(device, keys, [key for key in to_do if key.device == device.way.name], made)
@@ -127,9 +129,8 @@ class _Run:
                 self._wait_for_device(way)  # preparing here would disturb another run's measurement
             facts = way.facts()
         except DeviceError as error:
-            for key in to_do:
-                if key.device == name:
-                    self._give_up(key, "failed", told(error))
+            for key in self._left_on(name, to_do):
+                self._give_up(key, "failed", told(error))
             return None
         known = self._manifest.devices.get(name)
         differing = other_machine(known, facts) if known and self._memory.launches else ""
@@ -138,21 +139,31 @@ class _Run:
                 f"{self._folder}: {name} is another machine than the one measured there ({differing})",
                 hint="go on where it was begun, or measure into another folder with --results DIR",
             )
-        self._memory.append(DeviceFacts(session_id=self._session_id, device=name, facts=facts))
-        devices = {**self._manifest.devices, name: facts}
-        self._manifest = self._manifest.model_copy(update={"devices": devices})
-        manifests.write(self._folder, self._manifest)
+        self._write_device(name, facts)
         return DeviceInUse(way, facts, idle_temp_c(known, facts))
 
     def _emulator(self, name: str, to_do: Sequence[CellKey]) -> Emulator | None:
         """The emulator of an emulated device; where it is not here, the device's cells are skipped."""
         try:
-            return emulator_for(name)
+            emulator = emulator_for(name)
+            facts = facts_of(name, emulator)
         except DeviceError as error:
-            for key in to_do:
-                if key.device == name:
-                    self._give_up(key, "skipped", told(error))
+            self._progress.say(f"skipped: every cell on {name}: {told(error)}")
+            for key in self._left_on(name, to_do):
+                self._memory.append(end_of(self._session_id, key, status="skipped", reason=told(error)))
             return None
+        self._write_device(name, facts)
+        return emulator
+
+    def _left_on(self, device: str, to_do: Sequence[CellKey]) -> list[CellKey]:
+        """The cells of a device that are not finished; `to_do` holds their finished partners too."""
+        return [key for key in to_do if key.device == device and not self._memory.is_finished(key)]
+
+    def _write_device(self, name: str, facts: dict[str, Any]) -> None:
+        self._memory.append(DeviceFacts(session_id=self._session_id, device=name, facts=facts))
+        devices = {**self._manifest.devices, name: facts}
+        self._manifest = self._manifest.model_copy(update={"devices": devices})
+        manifests.write(self._folder, self._manifest)
 
     # --- preparing ----------------------------------------------------------------------------------------------------
 
@@ -161,7 +172,7 @@ class _Run:
         models = {key.network.model for key in to_do}
         # finished networks are asked for too (they are in the cache): what is left must be made as they were
         related = [key for key in keys if key.network.model in models]
-        tasks = [self._network_task(key) for key in related] + [self._artifact_task(key) for key in to_do]
+        tasks = [self._making.network(key) for key in related] + [self._making.artifact(key) for key in to_do]
         logs = self._folder / "logs"
         try:
             logs.mkdir(exist_ok=True)
@@ -169,9 +180,9 @@ class _Run:
             raise storage_error(error, logs) from error
         made = prepare_all(tasks, self._cache, logs, self._progress)
         for key in {key.network: key for key in related if key.batch == min(self._spec.batch)}.values():
-            self._write_network(key, made[identity(self._network_task(key))])
+            self._write_network(key, made[identity(self._making.network(key))])
         for key in to_do:
-            result = made[identity(self._artifact_task(key))]
+            result = made[identity(self._making.artifact(key))]
             if result.folder is None and not self._memory.is_finished(key):
                 self._give_up(key, "failed", result.reason)
         return made
@@ -196,32 +207,13 @@ class _Run:
     def _cells_of(self, network: NetworkKey) -> list[str]:
         return [key.cell_id for key in cells(self._spec) if key.network == network]
 
-    def _job(self, key: CellKey) -> NetworkJob:
-        planned = self._planned[key.network]
-        return NetworkJob(
-            model=planned.model,
-            dataset=self._spec.data,
-            seed=key.network.seed,
-            variant=key.network.variant,
-            recipe=planned.recipe,
-            train=self._spec.train.changes(),
-            finetune=self._spec.finetune.changes(),
-            shrink=self._spec.shrink.changes() if key.network.variant == "shrunk" else {},
-        )
-
-    def _network_task(self, key: CellKey) -> Task:
-        return Task("network", self._job(key), key.batch)
-
-    def _artifact_task(self, key: CellKey) -> Task:
-        return Task("artifact", self._job(key), key.batch, key.runtime, key.target, key.threads)
-
     # --- measuring ----------------------------------------------------------------------------------------------------
 
     def _measure_device(
         self, device: DeviceInUse, keys: Sequence[CellKey], to_do: Sequence[CellKey], made: Mapping[str, Prepared]
     ) -> None:
         work = []
-        for group in groups([key for key in to_do if made[identity(self._artifact_task(key))].folder]):
+        for group in groups([key for key in to_do if made[identity(self._making.artifact(key))].folder]):
             if group[0].threads > len(device.cores):
                 for key in group:
                     words = f"{key.threads} threads, and {device.way.name} has {len(device.cores)} cores"
@@ -264,12 +256,12 @@ class _Run:
     ) -> None:
         """Count the instructions of every cell of an emulated device."""
         for key in to_do:
-            network = made[identity(self._network_task(key))].folder
-            folder = made[identity(self._artifact_task(key))].folder
+            network = made[identity(self._making.network(key))].folder
+            folder = made[identity(self._making.artifact(key))].folder
             if network is None or folder is None or self._memory.is_finished(key):
                 continue
             ended = sum(self._memory.is_finished(one) for one in keys)
-            self._progress.measuring(key, "counting instructions", (ended, len(keys)), 0.0)
+            self._progress.measuring(key, "counting instructions", (ended, len(keys)), None)
             self._end(count_cell(self._session_id, key, self._cache, folder, network, emulator))
 
     def _wait_for_device(self, way: Transport) -> None:
@@ -281,8 +273,8 @@ class _Run:
 
     def _deploy(self, way: Transport, key: CellKey, made: Mapping[str, Prepared]) -> CellWork | None:
         """Push a cell's files; None, and the cell failed, where that is impossible."""
-        network = made[identity(self._network_task(key))].folder
-        folder = made[identity(self._artifact_task(key))].folder
+        network = made[identity(self._making.network(key))].folder
+        folder = made[identity(self._making.artifact(key))].folder
         if network is None or folder is None:
             return None
         try:

@@ -1,0 +1,37 @@
+"""From a cell to the stages that make it: which network, which artifact, by which recipe. Start with `Making`."""
+
+from __future__ import annotations
+
+from edgeprune.matrix.cells import networks
+from edgeprune.matrix.spec import MatrixSpec
+from edgeprune.matrix.tasks import NetworkJob, Task
+from edgeprune.schema import CellKey
+
+
+class Making:
+    """The tasks of one matrix's cells."""
+
+    def __init__(self, spec: MatrixSpec) -> None:
+        self._spec = spec
+        self._planned = {network.key: network for network in networks(spec)}
+
+    def network(self, key: CellKey) -> Task:
+        """What builds the network of a cell."""
+        return Task("network", self._job(key), key.batch)
+
+    def artifact(self, key: CellKey) -> Task:
+        """What compiles it for the cell's runtime and target."""
+        return Task("artifact", self._job(key), key.batch, key.runtime, key.target, key.threads)
+
+    def _job(self, key: CellKey) -> NetworkJob:
+        planned = self._planned[key.network]
+        return NetworkJob(
+            model=planned.model,
+            dataset=self._spec.data,
+            seed=key.network.seed,
+            variant=key.network.variant,
+            recipe=planned.recipe,
+            train=self._spec.train.changes(),
+            finetune=self._spec.finetune.changes(),
+            shrink=self._spec.shrink.changes() if key.network.variant == "shrunk" else {},
+        )
