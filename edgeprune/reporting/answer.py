@@ -27,7 +27,7 @@ def answer(results: Results) -> str:
     # a ratio whose cells failed in part answers less than a whole one further from one half
     at = max(ratios, key=lambda ratio: len(by_ratio[ratio]))
     pairs = by_ratio[at]
-    labels = wording.setting_labels(cell.key for cell in results.cells)
+    labels = wording.setting_labels(cell.key for cell in results.timed)
     by_label: dict[str, list[PairResult]] = {}
     for pair in pairs:
         by_label.setdefault(labels[wording.setting(pair.key)], []).append(pair)
@@ -96,15 +96,18 @@ def _place(pairs: Sequence[PairResult]) -> str:
 
 
 def _no_answer(results: Results) -> str:
-    wrong = sum(not cell.ok for cell in results.cells)
-    if results.unfinished:
+    left = sum(not key.is_emulated for key in results.unfinished)
+    done, wrong = len(results.timed), sum(not cell.ok for cell in results.timed)
+    if results.counts_instructions and not left + done:
+        return "There is no answer: nothing is timed on emulated devices, only their instructions are counted."
+    if left:
         return (
-            f"There is no answer yet: no masked and shrunk network are both measured; {len(results.unfinished)} "
-            f"of {len(results.unfinished) + len(results.cells)} cells are still to be done."
+            f"There is no answer yet: no masked and shrunk network are both measured; {left} "
+            f"of {left + done} cells are still to be done."
         )
     if wrong:
         return (
-            f"There is no answer: {wrong} of {len(results.cells)} cells did not end well, and no masked and shrunk "
+            f"There is no answer: {wrong} of {done} cells did not end well, and no masked and shrunk "
             "network are left to compare."
         )
     return "There is no answer: the matrix holds no masked and shrunk network to compare."

@@ -19,7 +19,7 @@ import jinja2
 from edgeprune.measuring import FLAG_MEANINGS
 from edgeprune.reporting import wording
 from edgeprune.reporting.answer import answer
-from edgeprune.reporting.page_tables import cells_table, networks_table, pairs_table
+from edgeprune.reporting.page_tables import cells_table, instructions_table, networks_table, pairs_table
 from edgeprune.reporting.results import CellResult, Results
 
 CAPTIONS: Mapping[str, tuple[str, str]] = {
@@ -35,6 +35,13 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
         "Median latency of a call with its 95 % interval. The dotted line continues the dense network. A masked "
         "network keeps the dense one's shapes, and usually its time. Where a runtime is much slower than another, "
         "its panel has a scale of its own.",
+    ),
+    "instructions": (
+        "Promised gain and instructions",
+        "Instructions of one inference of the static program, counted under emulation: how many times fewer than the "
+        "dense network's, against what the MACs promise. Filled points are shrunk networks, hollow ones masked, and "
+        "the lines start at the dense network. On the dashed line all of the MACs' promise is saved; on the grey line "
+        "nothing is. Both axes are logarithmic. A count is no latency: it says nothing of memory and caches.",
     ),
     "accuracy": (
         "Accuracy against what was pruned",
@@ -84,9 +91,8 @@ def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> st
         answer=answer(results),
         **_ends(results),
         figures=_figures(results, svg),
-        missing=[title for name, (title, _) in CAPTIONS.items() if name not in svg],
-        tables=[pairs_table(results), cells_table(results), networks_table(results)],
-        cell_name=_cell_name,
+        missing=_missing(results, svg),
+        tables=[make(results) for make in (pairs_table, instructions_table, cells_table, networks_table)],
         flags=_flags(results),
         noise=_noise(results),
         problems=results.problems,
@@ -102,11 +108,16 @@ def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> st
 
 
 def _ends(results: Results) -> dict[str, Any]:
-    """How many cells ended how, those that did not end well, and how many are left."""
+    """How many cells ended how, those that did not end well (one cause is told once), and how many are left."""
     number = Counter(cell.end.status for cell in results.cells)
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for cell in results.cells:
+        if not cell.ok:
+            cause = (cell.end.status, cell.end.reason or "no reason was recorded")
+            wrong.setdefault(cause, []).append(_cell_name(cell))
     return {
         "statuses": [(status, number[status]) for status in ("ok", "invalid", "failed", "skipped") if number[status]],
-        "wrong": [cell for cell in results.cells if not cell.ok],
+        "wrong": [(status, reason, names[0], len(names) - 1) for (status, reason), names in wrong.items()],
         "left": len(results.unfinished),
     }
 
@@ -125,6 +136,12 @@ def _figures(results: Results, svg: Mapping[str, bytes]) -> list[dict[str, str]]
         for name, (title, caption) in CAPTIONS.items()
         if name in svg
     ]
+
+
+def _missing(results: Results, svg: Mapping[str, bytes]) -> list[str]:
+    """The titles of figures that could not be drawn; that of instructions only where they were to be counted."""
+    asked = [name for name in CAPTIONS if name != "instructions" or results.counts_instructions]
+    return [CAPTIONS[name][0] for name in asked if name not in svg]
 
 
 def _flags(results: Results) -> list[tuple[str, str, int]]:
@@ -175,7 +192,7 @@ def _notes(results: Results) -> list[str]:
 def _alt(results: Results, name: str, title: str) -> str:
     """What a reader who cannot see the figure needs: its subject, and where its numbers stand."""
     models = ", ".join(dict.fromkeys(wording.model_name(network.key.model) for network in results.networks))
-    table = "Pairs" if name == "speedup" else "Cells" if name == "latency" else "Networks"
+    table = {"speedup": "Pairs", "latency": "Cells", "instructions": "Instructions"}.get(name, "Networks")
     return f"{title} of {models}. Its numbers are in the table {table} below."
 
 

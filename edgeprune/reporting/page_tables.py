@@ -1,4 +1,4 @@
-"""The tables of report.html as fields to show and to sort by: pairs, cells, networks. Start with `pairs_table`."""
+"""The tables of report.html as fields to show and to sort by. Start with `pairs_table`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgeprune.measuring import LatencySummary, RatioSummary
 from edgeprune.reporting import wording
+from edgeprune.reporting.instructions import InstructionGain, gains, target_labels
 from edgeprune.reporting.results import CellResult, PairResult, Results
 from edgeprune.schema import Network, NetworkKey
 
@@ -32,7 +33,7 @@ class Table:
 
 def pairs_table(results: Results) -> Table:
     """Promised against real speed-up, a row a pair."""
-    labels = wording.setting_labels(cell.key for cell in results.cells)
+    labels = wording.setting_labels(cell.key for cell in results.timed)
     keys = [pair.key.network for pair in results.pairs]
 
     def row(pair: PairResult) -> tuple[Field, ...]:
@@ -54,8 +55,35 @@ def pairs_table(results: Results) -> Table:
     return Table("Pairs", columns, numeric, tuple(row(pair) for pair in results.pairs))
 
 
+def instructions_table(results: Results) -> Table:
+    """Instructions of dense, masked and shrunk networks under emulation, a row a shrunk network that was counted."""
+    counted = gains(results)
+    labels = target_labels(counted)
+    keys = [one.key.network for one in counted]
+
+    def row(one: InstructionGain) -> tuple[Field, ...]:
+        return (
+            _text(wording.model_name(one.key.network.model)),
+            _recipe(one.key.network, keys),
+            _text(labels[wording.setting(one.key)]),
+            _number(one.dense, wording.millions),
+            _number(one.masked, wording.millions),
+            _number(one.shrunk, wording.millions),
+            _number(one.theoretical_macs, wording.times),
+            _number(one.gain, wording.times, "strong"),
+        )
+
+    columns = (
+        "Network", "Pruned", "Target", "Dense (millions)", "Masked (millions)", "Shrunk (millions)", "Fewer MACs",
+        "Fewer instructions",
+    )  # fmt: skip
+    numeric = (False, True, False, True, True, True, True, True)
+    return Table("Instructions", columns, numeric, tuple(row(one) for one in counted))
+
+
 def cells_table(results: Results) -> Table:
-    """Latency and memory, a row a cell that ended."""
+    """Latency and memory, a row a cell that ended; instructions where an emulated device counted some."""
+    counts = any(cell.end.instructions is not None for cell in results.cells)
     labels = wording.setting_labels(cell.key for cell in results.cells)
     keys = [cell.key.network for cell in results.cells]
 
@@ -71,14 +99,15 @@ def cells_table(results: Results) -> Table:
             _interval(latency, wording.millions),
             _number(max((one.peak_rss_bytes or 0 for one in cell.launches), default=0) or None, wording.byte_size),
             _number(cell.end.artifact_bytes, wording.byte_size),
+            *([_number(cell.end.instructions, "{:,}".format)] if counts else []),
             Field(", ".join(cell.flags) or wording.UNKNOWN, " ".join(cell.flags), "earned"),
         )
 
     columns = (
         "Network", "Variant", "Pruned", "Runtime", "Status", "Latency (ms)", "95 % interval (ms)", "Peak memory",
-        "Program", "Flags",
+        "Program", *(["Instructions"] if counts else []), "Flags",
     )  # fmt: skip
-    numeric = (False, False, True, False, False, True, True, True, True, False)
+    numeric = (False, False, True, False, False, *[True] * (5 if counts else 4), False)
     return Table("Cells", columns, numeric, tuple(row(cell) for cell in results.cells))
 
 

@@ -46,7 +46,7 @@ def speedup(results: Results) -> Figure | None:
     if not pairs:
         return None
     # in the order of all cells, so that a runtime keeps its colour when some of its pairs failed
-    labels = wording.setting_labels(cell.key for cell in results.cells)
+    labels = wording.setting_labels(cell.key for cell in results.timed)
     shown = {wording.setting(pair.key) for pair in pairs}
     colours = assigned([label for one, label in labels.items() if one in shown], COLOURS)
     markers = assigned([pair.key.network.model for pair in pairs], MARKERS)
@@ -83,7 +83,7 @@ def latency(results: Results) -> Figure | None:
     cells = [cell for cell in results.cells if cell.latency is not None]
     if not cells:
         return None
-    labels = wording.setting_labels(cell.key for cell in results.cells)
+    labels = wording.setting_labels(cell.key for cell in results.timed)
     present = {wording.setting(cell.key) for cell in cells}
     labels = {one: label for one, label in labels.items() if one in present}
     models = list(dict.fromkeys(cell.key.network.model for cell in cells))

@@ -1,8 +1,8 @@
 """A results folder as a whole: what was asked for, what was finished, and what the samples say.
 
 `load` reads `manifest.json` and `journal.jsonl` and nothing else, and brings launches, networks and ends together into
-one `CellResult` a finished cell and one `PairResult` a masked/shrunk pair. Tables, figures and the page are made from
-these. Start with `load`.
+one `CellResult` a finished cell and one `PairResult` a masked/shrunk pair that was timed. Tables, figures and the page
+are made from these. Start with `load`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class CellResult:
 
 @dataclass(frozen=True)
 class PairResult:
-    """A masked and a shrunk cell that both ended ok, and the speed-up between them: promised and real."""
+    """A masked and a shrunk cell of a timed device that both ended ok, and their speed-up: promised and real."""
 
     masked: CellResult
     shrunk: CellResult
@@ -98,6 +98,16 @@ class Results:
     pairs: tuple[PairResult, ...]
     unfinished: tuple[CellKey, ...]
     problems: tuple[str, ...]
+
+    @property
+    def timed(self) -> tuple[CellResult, ...]:
+        """The cells of devices that are timed: all but the emulated ones."""
+        return tuple(cell for cell in self.cells if not cell.key.is_emulated)
+
+    @property
+    def counts_instructions(self) -> bool:
+        """Whether the matrix names an emulated device."""
+        return any(key.is_emulated for key in (*(cell.key for cell in self.cells), *self.unfinished))
 
     def dense(self, key: NetworkKey) -> Network | None:
         """The dense network that `key` was pruned from: of the same seed if there is one, else of any."""
@@ -162,7 +172,7 @@ def _pairs(cells: Sequence[CellResult], networks: Sequence[Network]) -> tuple[Pa
     by_id = {cell.end.cell_id: cell for cell in cells if cell.ok}
     pairs = []
     for shrunk in by_id.values():
-        if shrunk.key.network.variant != "shrunk":
+        if shrunk.key.network.variant != "shrunk" or shrunk.key.is_emulated:
             continue
         masked = by_id.get(_with_variant(shrunk.key, "masked").cell_id)
         if masked is None:

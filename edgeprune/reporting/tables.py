@@ -1,4 +1,4 @@
-"""The tables of a run: cells.csv, pairs.csv and layers.csv for machines, two LaTeX tables (booktabs) for papers.
+"""The tables of a run: cells.csv, pairs.csv and layers.csv for machines, LaTeX tables (booktabs) for papers.
 
 Columns are those of `edgeprune.schema`; what is not known stays empty, never 0. Start with `cell_row` and `pair_row`.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from edgeprune.measuring import LatencySummary, throttled_window
 from edgeprune.reporting import wording
+from edgeprune.reporting.instructions import InstructionGain, gains, target_labels
 from edgeprune.reporting.results import CellResult, PairResult, Results
 from edgeprune.schema import CELL_COLUMNS, LAYER_COLUMNS, PAIR_COLUMNS, CellKey, Launch
 
@@ -74,8 +75,15 @@ def layer_rows(results: Results) -> list[Row]:
 
 
 def latex_files(results: Results) -> dict[str, bytes]:
-    """The LaTeX tables by file name; both need the package booktabs and stand alone inside a `table`."""
-    return {"pairs.tex": _pairs_table(results).encode(), "networks.tex": _networks_table(results).encode()}
+    """The LaTeX tables by file name; all need the package booktabs and stand alone inside a `table`.
+
+    That of instructions is there where an emulated device counted some.
+    """
+    made = {"pairs.tex": _pairs_table(results), "networks.tex": _networks_table(results)}
+    counted = gains(results)
+    if counted:
+        made["instructions.tex"] = _instructions_table(counted)
+    return {name: text.encode() for name, text in made.items()}
 
 
 def latex_escape(text: str) -> str:
@@ -141,7 +149,7 @@ def _field(value: Any) -> str:
 
 
 def _pairs_table(results: Results) -> str:
-    labels = wording.setting_labels(cell.key for cell in results.cells)
+    labels = wording.setting_labels(cell.key for cell in results.timed)
     keys = [pair.key.network for pair in results.pairs]
     rows = [
         [
@@ -178,6 +186,27 @@ def _networks_table(results: Results) -> str:
     ]
     head = ["Network", "Variant", "Pruned", "Accuracy", "Parameters", "Non-zero", "MACs (M)", "ONNX (kB)"]
     return _booktabs(head, rows, "lllrrrrr", "Accuracy and size of each network.")
+
+
+def _instructions_table(counted: Sequence[InstructionGain]) -> str:
+    labels = target_labels(counted)
+    keys = [one.key.network for one in counted]
+    rows = [
+        [
+            wording.model_name(one.key.network.model),
+            wording.recipe_label(one.key.network, keys),
+            labels[wording.setting(one.key)],
+            wording.millions(one.dense),
+            wording.millions(one.masked),
+            wording.millions(one.shrunk),
+            _number(one.theoretical_macs),
+            _number(one.gain),
+        ]
+        for one in counted
+    ]
+    head = ["Network", "Pruned", "Target", "Dense (M)", "Masked (M)", "Shrunk (M)", "MACs", "Instructions"]
+    title = "Millions of instructions, emulated, and how many times fewer MACs and instructions a shrunk network takes."
+    return _booktabs(head, rows, "lllrrrrr", title)
 
 
 def _number(value: float | None) -> str:

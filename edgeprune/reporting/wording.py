@@ -46,10 +46,11 @@ def setting(key: CellKey) -> Setting:
     return (key.runtime, key.device, key.target, key.threads, key.batch, key.precision)
 
 
-def setting_labels(keys: Iterable[CellKey]) -> dict[Setting, str]:
+def setting_labels(keys: Iterable[CellKey], *, shared_runtime: bool = True) -> dict[Setting, str]:
     """A label for each setting among `keys`, in their order: the runtime, and what else differs between them.
 
-    A target is named where a runtime has several on one device; it is known by the device otherwise.
+    A target is named where a runtime has several on one device; it is known by the device otherwise. Without
+    `shared_runtime` a runtime that all share is not named either.
     """
     settings = list(dict.fromkeys(setting(key) for key in keys))
     differ = [len({one[part] for one in settings}) > 1 for part in range(6)]
@@ -68,7 +69,7 @@ def setting_labels(keys: Iterable[CellKey]) -> dict[Setting, str]:
             )
             if shown
         ]
-        return ", ".join([runtime_name(runtime), *extra])
+        return ", ".join([*([runtime_name(runtime)] if shared_runtime or differ[0] else []), *extra])
 
     return {one: label(one) for one in settings}
 
