@@ -1,8 +1,10 @@
-"""`edgeprune devices`: the known devices and whether they answer."""
+"""`edgeprune devices`: the known devices, whether they answer, and what an emulated one needs."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
 
 from edgeprune.cli.listing import show
 
@@ -26,5 +28,24 @@ def carry_out(given: argparse.Namespace) -> int:
         else:
             cores = f"{len(facts['cores'])} cores"
             rows.append((name, "answers", facts["processor"], f"{facts['machine']}, {cores}", facts["os"]))
+    rows += _emulated()
     show(("device", "state", "processor", "machine", "system"), rows)
     return 1 if silent else 0
+
+
+def _emulated() -> Iterator[tuple[str, str, str, str, str]]:
+    """A row for each emulated device: instructions are counted there, with qemu-user."""
+    from edgeprune import compiling, emulation
+    from edgeprune.errors import DeviceError
+
+    hint = ""
+    for name in emulation.devices():
+        target = compiling.target(emulation.target_of(name) or "")
+        state, version = "available", ""
+        try:
+            version = emulation.find_emulator(target.architecture).version()
+        except DeviceError as error:
+            state, hint = "needs qemu-user", error.hint or error.message
+        yield name, state, target.cpu or "any", f"{target.architecture}, counts instructions", version
+    if hint:
+        print(f"qemu-user: {hint}", file=sys.stderr)

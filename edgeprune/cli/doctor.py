@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -33,10 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def carry_out(given: argparse.Namespace) -> int:
     """Print every finding; 1 if something blocks measuring."""
-    from edgeprune import transport
+    from edgeprune import emulation, transport
 
-    facts = transport.connect(given.device).facts()
-    found = [*_laptop(), *_device(given.device, facts)]
+    found = list(_laptop())
+    if given.device not in emulation.devices():
+        found += _device(given.device, transport.connect(given.device).facts())
     for finding in found:
         print(f"{_MARKS[finding.state]}  {finding.what}")
         if finding.advice:
@@ -59,6 +61,7 @@ def _laptop() -> Iterator[Finding]:
         yield Finding("good", f"C compiler {compiler}")
     else:
         yield Finding("blocked", "no C compiler: TVM cannot link its libraries", "sudo apt-get install gcc")
+    yield from _static_programs()
     cache = cache_folder()
     place = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(place).free
@@ -67,6 +70,32 @@ def _laptop() -> Iterator[Finding]:
         yield Finding("warning", words, "free some space, or set EDGEPRUNE_CACHE to a folder on another disk")
     else:
         yield Finding("good", words)
+
+
+def _static_programs() -> Iterator[Finding]:
+    """What the runtime `native` and the emulated devices need."""
+    from edgeprune import emulation
+    from edgeprune.errors import DeviceError
+
+    own = os.environ.get("EDGEPRUNE_CC")
+    if own:
+        yield Finding("good", f"static programs are linked by {own} (EDGEPRUNE_CC)")
+    else:
+        try:
+            yield Finding("good", f"ziglang {metadata.version('ziglang')}")
+        except metadata.PackageNotFoundError:
+            advice = f"{sys.executable} -m pip install ziglang, or name a compiler of your own in EDGEPRUNE_CC"
+            yield Finding("warning", "ziglang is not installed: it links static programs", advice)
+    missing, hint = [], ""
+    for architecture in emulation.ARCHITECTURES:
+        try:
+            yield Finding("good", emulation.find_emulator(architecture).version())
+        except DeviceError as error:
+            missing.append(architecture)
+            hint = error.hint or ""
+    if missing:
+        words = f"no qemu-user for {', '.join(missing)}: no instructions are counted on emulated devices"
+        yield Finding("warning", words, hint)
 
 
 def _device(name: str, facts: Mapping[str, Any]) -> Iterator[Finding]:

@@ -42,20 +42,20 @@ def carry_out(given: argparse.Namespace) -> int:
         raise
     counts = ", ".join(f"{outcome.count(status)} {status}" for status in ("ok", "invalid", "failed", "skipped"))
     print(f"{matrix.name}: {counts}; {duration(time.monotonic() - began)}")
-    for (status, reason), names in _failures(outcome.ends).items():
+    for (status, reason), names in _causes(outcome.ends).items():
         print(f"{status}: {names[0]}{f' and {len(names) - 1} more cells' if names[1:] else ''}: {reason}")
     print(report.answer)
     print(f"report: {report.html}")
     return 1 if outcome.count("failed") or outcome.count("invalid") else 0
 
 
-def _failures(ends: Sequence[CellEnd]) -> dict[tuple[str, str], list[str]]:
+def _causes(ends: Sequence[CellEnd]) -> dict[tuple[str, str], list[str]]:
     """Names of the cells that did not end well, by how and why: one cause is told once."""
     from edgeprune.matrix.progress import name
 
     found: dict[tuple[str, str], list[str]] = {}
     for end in ends:
-        if end.status in ("failed", "invalid"):
+        if end.status != "ok":
             found.setdefault((end.status, end.reason), []).append(name(end.key))
     return found
 

@@ -37,8 +37,9 @@ def carry_out(given: argparse.Namespace) -> int:
         left = [key for key in here if key.cell_id not in ends]
         launches = sum(max(0, plan.launches - timed[key.cell_id]) for key in left)
         seconds = launches * (plan.seconds + plan.warmup_seconds + 1.0)
+        to_go = "seconds a cell, instructions are counted" if here[0].is_emulated else f"about {duration(seconds)}"
         counts = [str(states[state]) for state in ("ok", "invalid", "failed", "skipped", "left")]
-        rows.append((device, str(len(here)), *counts, f"about {duration(seconds)}" if left else "-"))
+        rows.append((device, str(len(here)), *counts, to_go if left else "-"))
     running = "a run is writing here now" if journal.is_locked(folder) else "no run is active"
     print(f"{asked.name} ({asked.run_id}): {running}")
     show(("device", "cells", "ok", "invalid", "failed", "skipped", "left", "to go"), rows)

@@ -6,9 +6,10 @@ qemu, `instructions.py` counts.
 
 from edgeprune.emulation.devices import devices, target_of
 from edgeprune.emulation.instructions import count_instructions, run_program
-from edgeprune.emulation.qemu import Emulator, fetch_emulators, find_emulator
+from edgeprune.emulation.qemu import ARCHITECTURES, Emulator, fetch_emulators, find_emulator
 
 __all__ = [
+    "ARCHITECTURES",
     "Emulator",
     "count_instructions",
     "devices",

@@ -17,6 +17,7 @@ from edgeprune.errors import DeviceError
 from edgeprune.resources import cache_folder
 
 _PROGRAMS = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm", "x86_64": "qemu-x86_64"}
+ARCHITECTURES = tuple(_PROGRAMS)
 _PACKAGE = "qemu-user"
 _PROVIDED = {"libc6", "libgcc-s1"}  # every Debian has them, and they must be those of the machine
 _PATIENCE_SECONDS = 300
