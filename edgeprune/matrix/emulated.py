@@ -1,6 +1,7 @@
 """Cells on emulated devices: equal numbers first, then the instructions of one inference. Nothing is timed there.
 
-A count belongs to the program's bytes and to the emulator, so it is kept in the cache and never made twice.
+A count belongs to the program's bytes, to the numbers it was checked with and to the emulator: it is kept in the cache,
+and never made twice.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ def count(cache: Cache, artifact: Artifact, network: Path, emulator: Emulator) -
         ParityError: under emulation its output differs from the reference by more than 1e-4 relative.
         DeviceError: it fails under emulation.
     """
-    program = artifact.model.read_bytes()
+    files = {"program": artifact.model, "input": network / INPUT_FILE, "reference": network / REFERENCE_FILE}
     ingredients = {
-        "program": hashlib.sha256(program).hexdigest(),
+        **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
         "emulator": emulator.version(),
         "code": fingerprint("emulation", "devices/qemu"),
     }

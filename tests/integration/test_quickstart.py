@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,17 @@ from tests.conftest import Installed
 
 FILES = ["manifest.json", "journal.jsonl", "cells.csv", "pairs.csv", "layers.csv", "report.html"]
 FIGURES = ["speedup", "latency", "accuracy", "compression"]
+EMULATED = "emulated-rpi4"
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def on(folder: Path, device: str) -> list[dict[str, str]]:
+    """The cells of one device."""
+    return [cell for cell in rows(folder / "cells.csv") if cell["device"] == device]
 
 
 def test_the_wheel_is_what_runs(installed: Installed) -> None:
@@ -37,14 +45,42 @@ def test_every_file_of_the_contract_is_there(quickstart: Path) -> None:
 
 
 def test_every_cell_is_measured(quickstart: Path) -> None:
-    cells = rows(quickstart / "cells.csv")
-    assert len(cells) == 28
+    cells = on(quickstart, "local")
+    assert len(cells) == 42
     assert {cell["status"] for cell in cells} == {"ok"}
     assert {cell["launches"] for cell in cells} == {"3"}
     for cell in cells:
         assert float(cell["parity_rel"]) <= 1e-4
         assert int(cell["samples"]) >= 3 * 64
         assert cell["latency_ns_p90"] == "", "p90 needs 1,024 samples"
+        assert cell["instructions"] == ""
+
+
+def test_nothing_is_timed_under_emulation(quickstart: Path) -> None:
+    cells = on(quickstart, EMULATED)
+    assert len(cells) == 14
+    assert {cell["runtime"] for cell in cells} == {"native"}
+    for name in ("latency_ns_median", "launches", "samples", "peak_rss_bytes"):
+        assert {cell[name] for cell in cells} == {""}
+    assert not [pair for pair in rows(quickstart / "pairs.csv") if pair["device"] == EMULATED]
+
+
+def test_shrinking_saves_instructions(quickstart: Path) -> None:
+    if shutil.which("qemu-aarch64") is None:
+        assert not os.environ.get("CI"), "in CI qemu-user must be installed"
+        pytest.skip("qemu-user is not installed: apt install qemu-user")
+    cells = on(quickstart, EMULATED)
+    assert {cell["status"] for cell in cells} == {"ok"}
+    for cell in cells:
+        same = [one for one in cells if one["model"] == cell["model"]]
+        counts = {(one["variant"], one["pruning_ratio"]): int(one["instructions"]) for one in same}
+        dense = counts["dense", ""]
+        assert dense > int(cell["macs"]) / 4, "an instruction multiplies and adds four numbers at the most"
+        assert counts["shrunk", "0.7"] < counts["shrunk", "0.5"] < counts["shrunk", "0.3"] < dense
+        assert {round(count / dense, 2) for (variant, _), count in counts.items() if variant == "masked"} == {1.0}
+    for kind in ("pdf", "svg", "png"):
+        assert (quickstart / "figures" / f"instructions.{kind}").stat().st_size > 1000
+    assert "Fewer instructions" in (quickstart / "report.html").read_text()
 
 
 def test_both_networks_learn_the_digits(quickstart: Path) -> None:
@@ -62,9 +98,9 @@ def test_half_the_filters_are_enough_after_a_short_fine_tuning(quickstart: Path)
 
 
 def test_pairs_follow_from_the_cells(quickstart: Path) -> None:
-    cells = rows(quickstart / "cells.csv")
+    cells = on(quickstart, "local")
     pairs = rows(quickstart / "pairs.csv")
-    assert len(pairs) == 12
+    assert len(pairs) == 18
     for pair in pairs:
         same = [
             cell

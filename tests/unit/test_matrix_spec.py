@@ -31,8 +31,28 @@ def load(folder: Path, text: str) -> spec.MatrixSpec:
 def test_the_quickstart_matrix_is_the_design_s(tmp_path: Path) -> None:
     quickstart = spec.load(spec.find("quickstart"))
     assert [model.name for model in quickstart.models] == ["lenet5", "resnet20"]
-    # two networks, each dense, and masked and shrunk at three ratios, on two runtimes
-    assert len(cells(quickstart)) == 2 * (1 + 2 * 3) * 2
+    # two networks, each dense, and masked and shrunk at three ratios, on three runtimes; and native once more, emulated
+    assert len(cells(quickstart)) == 2 * (1 + 2 * 3) * (3 + 1)
+
+
+def test_only_programs_on_one_thread_have_cells_on_an_emulated_device(tmp_path: Path) -> None:
+    text = GOOD.replace("[onnxruntime]", "[tvm, native]\ndevices: [local, emulated-rpi2]\nthreads: [1, 2]")
+    found = cells(load(tmp_path, text))
+    here = [key for key in found if not key.is_emulated]
+    emulated = [key for key in found if key.is_emulated]
+    # dense, and masked and shrunk by two methods at two ratios
+    assert len(here) == 9 * 2 * 2
+    assert len(emulated) == 9
+    assert {(key.runtime, key.target, key.threads) for key in emulated} == {("native", "rpi2", 1)}
+    assert {key.target for key in here} == {"host"}
+
+
+def test_an_emulated_device_without_programs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        MatrixError, match=r"m.yaml:7: devices.0.: emulated-rpi4 counts .* no runtime makes one"
+    ) as raised:
+        load(tmp_path, GOOD.replace("[onnxruntime]", "[onnxruntime]\ndevices: [emulated-rpi4]"))
+    assert raised.value.hint == "add native to the runtimes"
 
 
 @pytest.mark.parametrize(
