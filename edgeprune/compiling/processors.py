@@ -21,6 +21,8 @@ from edgeprune.resources import devices_folder
 HOST = "host"
 _SUFFIXES = (".yaml", ".yml")
 _ARCHITECTURES = {"aarch64": "aarch64-linux-musl", "armv7l": "arm-linux-musleabihf", "x86_64": "x86_64-linux-musl"}
+# LLVM's other scheduler for armv7 reorders long runs of multiply-adds until they spill: twice as many instructions
+_COMPILER_FEATURES = {"armv7l": ("use-misched",)}
 _SYSTEMS = {"Linux": "linux-gnu", "Darwin": "apple-darwin"}
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 
@@ -77,8 +79,9 @@ class Target:
         options: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple}
         if self.cpu:
             options["mcpu"] = self.cpu
-        if self.features:
-            options["mattr"] = [f"+{feature}" for feature in self.features]
+        features = [*self.features, *_COMPILER_FEATURES.get(self.architecture, ())]
+        if features:
+            options["mattr"] = [f"+{feature}" for feature in features]
         if self.triple.endswith("hf"):
             options["mfloat-abi"] = "hard"
         return options

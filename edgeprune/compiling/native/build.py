@@ -19,6 +19,7 @@ from edgeprune.compiling.native.link import find_linker
 from edgeprune.compiling.native.program import ALIGNMENT, Program, kernels, read_program
 from edgeprune.compiling.processors import Target
 from edgeprune.compiling.tvm.build import Planned, plan, unbuilt
+from edgeprune.compiling.tvm.tile import Factor
 from edgeprune.resources import devices_folder
 
 PROGRAM = "program"
@@ -65,7 +66,7 @@ def emit(onnx_path: Path, folder: Path, target: Target) -> None:
 
     Arguments and errors are those of `build`.
     """
-    planned = plan(onnx_path, target, threads=1)
+    planned = plan(onnx_path, target, threads=1, factor=Factor.MEMORY)  # the others are vectors from the start
 
     def write(code: tvm.runtime.Module) -> None:
         lines = code.inspect_source().splitlines()

@@ -20,6 +20,7 @@ from edgeprune.compiling.tvm.lower import lower
 from edgeprune.compiling.tvm.ops import RULES
 from edgeprune.compiling.tvm.rewrite import rewrite
 from edgeprune.compiling.tvm.schedule import schedule_module
+from edgeprune.compiling.tvm.tile import Factor
 from edgeprune.errors import CompileError
 
 
@@ -64,19 +65,26 @@ class Planned:
     outputs: tuple[str, ...]
 
 
-def plan(onnx_path: Path, target: Target, threads: int) -> Planned:
+def plan(onnx_path: Path, target: Target, threads: int, factor: Factor | None = None) -> Planned:
     """All of the way that comes before machine code; arguments as for `build`.
+
+    Args:
+        onnx_path: float32 network with static shapes.
+        target: What the code is for.
+        threads: More than 1: outer loops are shared between threads.
+        factor: How vectors are multiplied; None: as the target wants it.
 
     Raises:
         CompileError: the network cannot be compiled.
     """
     lanes = target.vector_bits // 32
     graph = rewrite(read_graph(onnx_path), lambda channels: -(-channels // lanes))
-    module = lower(graph, RULES, lanes, target.vector_registers)
+    factor = factor or Factor.of(target.architecture)
+    module = lower(graph, RULES, lanes, target.vector_registers, factor)
     tvm_target = tvm.target.Target(target.tvm)
     try:
         with tvm_target:
-            module = _plan(schedule_module(_fuse(module), lanes, parallel=threads > 1))
+            module = _plan(schedule_module(_fuse(module), lanes, factor, parallel=threads > 1))
     except Exception as error:  # TVM raises errors of any kind
         raise unbuilt(onnx_path, target, error) from error
     return Planned(module, tvm_target, tuple(graph.inputs), tuple(graph.outputs))

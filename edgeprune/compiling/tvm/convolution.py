@@ -18,7 +18,7 @@ from edgeprune.compiling.tvm.layout import Stored, stored_channels, vector_lanes
 from edgeprune.compiling.tvm.tile import Tile, choose_tile, padded
 
 ACCUMULATE, RESULT, BORDER = "conv_accumulate", "conv_result", "conv_border"
-TILE = "edgeprune.tile"  # annotation of ACCUMULATE: rows, cols, vectors, lanes
+TILE = "edgeprune.tile"  # annotation of ACCUMULATE: rows, cols, vectors, lanes, strides, dilation
 FUSABLE = 4  # TVM's operator pattern "elementwise operators may be fused behind it"
 
 
@@ -104,7 +104,7 @@ def convolve_depthwise(
             pixel = source[n, h * step_h + kh * hole_h, v * step_w + kw * hole_w, o]
             return te.sum(pixel * w[o // block, kh, kw, o % block], axis=[kh, kw])
 
-        marks = {TILE: [tile.rows, tile.cols, tile.vectors, width_lanes]}
+        marks = {TILE: [tile.rows, tile.cols, tile.vectors, width_lanes, *window.strides, *window.dilation]}
         full = te.compute((x.shape[0], rows, cols, stored), product, name=ACCUMULATE, attrs=marks)
         return te.compute((x.shape[0], *out, stored), lambda n, h, v, o: full[n, h, v, o], name=RESULT)
 
@@ -139,7 +139,7 @@ def _accumulate(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, lanes: i
         pixel = source[n, h * step_h + kh * hole_h, v * step_w + kw * hole_w, ic]
         return te.sum(pixel * w[o // block, kh, kw, ic, o % block], axis=[kh, kw, ic])
 
-    marks = {TILE: [tile.rows, tile.cols, tile.vectors, lanes]}
+    marks = {TILE: [tile.rows, tile.cols, tile.vectors, lanes, *window.strides, *window.dilation]}
     full = te.compute((batch, rows, cols, blocks * block), product, name=ACCUMULATE, attrs=marks)
     shape = (batch, *out, blocks * block)
     return te.compute(shape, lambda n, h, v, o: full[n, h, v, o], name=RESULT)

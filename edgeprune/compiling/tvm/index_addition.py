@@ -21,8 +21,9 @@ from edgeprune.compiling.tvm.convolution import Window, pack_weight, with_border
 from edgeprune.compiling.tvm.gather import lanes_from, loop, picked_vector, scheduled_kernel, sequence, shuffled, splat
 from edgeprune.compiling.tvm.graph import Array
 from edgeprune.compiling.tvm.layout import Stored, stored_channels, vector_lanes
+from edgeprune.compiling.tvm.multiply import Operands, reduction
 from edgeprune.compiling.tvm.slots import Slots, choose_slots
-from edgeprune.compiling.tvm.tile import padded
+from edgeprune.compiling.tvm.tile import Factor, padded
 
 _OPAQUE = 8  # TVM's operator pattern of what is never fused
 
@@ -65,6 +66,7 @@ def convolve_add(
     total: Sum,
     lanes: int,
     registers: int,
+    factor: Factor,
 ) -> Stored:
     """Emit a dense convolution whose result is only the first operand of an index-addition.
 
@@ -76,6 +78,7 @@ def convolve_add(
         total: Which of the O filters and of the other operand's channels are added.
         lanes: float32 lanes of the target's vector.
         registers: The target's vector registers.
+        factor: How the target multiplies vectors.
     """
     channels = len(total.offset)
     width, stored = vector_lanes(channels, lanes), stored_channels(channels, lanes)
@@ -93,7 +96,7 @@ def convolve_add(
             primfunc_attrs={"op_pattern": _OPAQUE},
         )
     shape = (*images[1].shape[:3], stored)
-    kernel = _Kernel(tuple(int(extent) for extent in source.ty.shape), packed.shape, images[1].shape, shape)
+    kernel = _Kernel(factor, tuple(int(extent) for extent in source.ty.shape), packed.shape, images[1].shape, shape)
     body = kernel.body(slots, window, whole, width)
     arguments = [source, packed, images[1].value, whole.offset]
     return _call(builder, "conv2d_index_add", kernel.buffers, body, arguments, channels)
@@ -106,12 +109,12 @@ def _bordered(x: te.Tensor, window: Window, reach: tuple[int, int]) -> te.Tensor
 class _Kernel:
     """The loops of `convolve_add`: blocks of channels, rows and columns of tiles, in each reduction and epilogue."""
 
-    def __init__(self, *shapes: tuple[int, ...]) -> None:
+    def __init__(self, factor: Factor, *shapes: tuple[int, ...]) -> None:
         image, weight, other, result = shapes
         named = {"image": image, "weight": weight, "other": other, "offset": (result[3],), "result": result}
         self.buffers = [tirx.decl_buffer(shape, "float32", name) for name, shape in named.items()]
         self.image, self.weight, self.other, self.offset, self.result = self.buffers
-        self.size = result[:3]
+        self.size, self.factor = result[:3], factor
 
     def body(self, slots: Slots, window: Window, total: Sum, width: int) -> tirx.Stmt:
         """All loops."""
@@ -140,21 +143,22 @@ class _Kernel:
 
     def _reduced(self, sums: Any, block: Any, corner: tuple[Any, Any, Any], slots: Slots, window: Window) -> tirx.Stmt:
         """The multiply-adds of one tile."""
-        width = slots.lanes
-        kh, kw, ic = (tirx.Var(name, "int32") for name in ("kh", "kw", "ic"))
-        tile, (image, row, col) = slots.tile, corner
+        width, tile, (image, row, col) = slots.lanes, slots.tile, corner
         (step_h, step_w), (hole_h, hole_w) = window.strides, window.dilation
-        products = []
-        for pixel in range(tile.rows * tile.cols):
-            h, v = row + pixel // tile.cols, col + pixel % tile.cols
-            value = self.image[image, h * step_h + kh * hole_h, v * step_w + kw * hole_w, ic]
-            for vector in range(tile.vectors):
-                weight = tirx.BufferLoad(self.weight, [block, kh, kw, ic, lanes_from(vector * width, width)])
-                at = [lanes_from((pixel * tile.vectors + vector) * width, width)]
-                product = tirx.Broadcast(value, width) * weight
-                products.append(tirx.BufferStore(sums, tirx.BufferLoad(sums, at) + product, at))
         _, extent_h, extent_w, channels, _ = (int(extent) for extent in self.weight.shape)
-        return loop(kh, extent_h, loop(kw, extent_w, loop(ic, channels, sequence(products))))
+
+        def sum_at(down: Any, across: Any, vector: Any) -> tuple[Any, list[Any]]:
+            return sums, [lanes_from(((down * tile.cols + across) * tile.vectors + vector) * width, width)]
+
+        def pixel(kh: Any, kw: Any, down: Any, across: Any, channel: Any) -> Any:
+            at = [image, (row + down) * step_h + kh * hole_h, (col + across) * step_w + kw * hole_w]
+            return tirx.BufferLoad(self.image, [*at, channel])
+
+        def weight(kh: Any, kw: Any, ic: Any, vector: Any) -> Any:
+            return tirx.BufferLoad(self.weight, [block, kh, kw, ic, lanes_from(vector * width, width)])
+
+        operands = Operands(sum_at, pixel, weight)
+        return reduction(operands, tile, width, (extent_h, extent_w), channels, self.factor)
 
     def _written(
         self, sums: Any, block: Any, corner: tuple[Any, Any, Any], slots: Slots, total: Sum, width: int

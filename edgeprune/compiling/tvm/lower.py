@@ -20,6 +20,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from edgeprune.compiling.tvm.graph import Array, Graph, Node
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
+from edgeprune.compiling.tvm.tile import Factor
 from edgeprune.errors import CompileError
 
 Value: TypeAlias = "Stored | relax.Expr"
@@ -27,12 +28,13 @@ Value: TypeAlias = "Stored | relax.Expr"
 
 @dataclass
 class Lowering:
-    """What the rules work with: where to emit, the values so far, and the target's registers."""
+    """What the rules work with: where to emit, the values so far, and the target's registers and multiply-adds."""
 
     builder: relax.BlockBuilder
     graph: Graph
     lanes: int
     registers: int
+    factor: Factor
     inputs: list[relax.Var]
     values: dict[str, Value] = field(default_factory=dict)
     unstored: dict[str, relax.Expr] = field(default_factory=dict)
@@ -105,7 +107,7 @@ Rule: TypeAlias = "Callable[[Lowering, Node], Value | None]"
 BROADCAST, INJECTIVE = 1, 2  # TVM's operator patterns
 
 
-def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int) -> tvm.IRModule:
+def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int, factor: Factor) -> tvm.IRModule:
     """One Relax function `main` that computes the network.
 
     Args:
@@ -113,6 +115,7 @@ def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int) -> t
         rules: The rule of each operator type; a rule may give None to leave the node to TVM's converter.
         lanes: float32 lanes of the target's vector.
         registers: The target's vector registers.
+        factor: How the target multiplies vectors.
 
     Raises:
         CompileError: an operator is not supported.
@@ -122,7 +125,7 @@ def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int) -> t
     types = [relax.TensorType(graph.shapes[name], "float32") for name in graph.inputs]
     inputs = [relax.Var(f"input_{i}", kind) for i, kind in enumerate(types)]
     values: dict[str, Value] = dict(zip(graph.inputs, inputs, strict=True))
-    lowering = Lowering(builder, graph, lanes, registers, inputs, values)
+    lowering = Lowering(builder, graph, lanes, registers, factor, inputs, values)
     with builder.function("main", inputs):
         with builder.dataflow():
             for node in graph.nodes:

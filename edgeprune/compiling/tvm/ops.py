@@ -146,8 +146,8 @@ def _convolve_index_add(lowering: Lowering, node: Node) -> Value | None:
     image, other = lowering.stored(node.inputs[0]), lowering.stored(node.inputs[2])
     weight = lowering.graph.constants[node.inputs[1]]
     window = window_of(node, image, weight.shape[2:])
-    total, lanes, registers = node.attrs["total"], lowering.lanes, lowering.registers
-    return convolve_add(lowering.builder, (image, other), weight, window, total, lanes, registers)
+    total, lanes, registers, factor = node.attrs["total"], lowering.lanes, lowering.registers, lowering.factor
+    return convolve_add(lowering.builder, (image, other), weight, window, total, lanes, registers, factor)
 
 
 def _pick(lowering: Lowering, image: Stored, picked: Array, stored: int) -> Stored:

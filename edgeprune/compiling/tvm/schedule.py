@@ -17,17 +17,20 @@ from tvm.s_tir import Schedule
 
 from edgeprune.compiling.tvm.convolution import ACCUMULATE, BORDER, TILE
 from edgeprune.compiling.tvm.gather import SCHEDULED, in_parallel
+from edgeprune.compiling.tvm.multiply import written_out
+from edgeprune.compiling.tvm.tile import Factor
 
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 _UNROLLED = 64  # the longest loop that is written out
 
 
-def schedule_module(module: tvm.IRModule, lanes: int, *, parallel: bool) -> tvm.IRModule:
+def schedule_module(module: tvm.IRModule, lanes: int, factor: Factor, *, parallel: bool) -> tvm.IRModule:
     """Schedule every kernel of a fused module.
 
     Args:
         module: Relax functions and unscheduled kernels.
         lanes: float32 lanes of the target's vector.
+        factor: How the target multiplies vectors.
         parallel: Whether outer loops are shared between threads.
     """
     scheduled = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
@@ -35,23 +38,23 @@ def schedule_module(module: tvm.IRModule, lanes: int, *, parallel: bool) -> tvm.
         if not isinstance(kernel, tirx.PrimFunc):
             continue
         if not (kernel.attrs and SCHEDULED in kernel.attrs):
-            scheduled.update_func(name, _schedule_kernel(kernel, lanes, parallel=parallel))
+            scheduled.update_func(name, _schedule_kernel(kernel, lanes, factor, parallel=parallel))
         elif parallel:
             scheduled.update_func(name, in_parallel(kernel))
     return scheduled
 
 
-def _schedule_kernel(kernel: tirx.PrimFunc, lanes: int, *, parallel: bool) -> tirx.PrimFunc:
+def _schedule_kernel(kernel: tirx.PrimFunc, lanes: int, factor: Factor, *, parallel: bool) -> tirx.PrimFunc:
     schedule = Schedule(kernel, debug_mask=0, enable_check=False)
     anchor = next((block for block in _blocks(schedule) if _name(schedule, block).startswith(ACCUMULATE)), None)
     if anchor is not None:
-        _convolution(schedule, anchor, lanes, parallel=parallel)
+        return _convolution(schedule, anchor, lanes, factor, parallel=parallel)
     else:
         _pixelwise(schedule, lanes, parallel=parallel)
     return schedule.mod["main"]
 
 
-def _convolution(schedule: Schedule, anchor: Any, lanes: int, *, parallel: bool) -> None:
+def _convolution(schedule: Schedule, anchor: Any, lanes: int, factor: Factor, *, parallel: bool) -> tirx.PrimFunc:
     blocks = _blocks(schedule)
     last, borders = blocks[-1], []
     for block in blocks[:-1]:
@@ -60,7 +63,7 @@ def _convolution(schedule: Schedule, anchor: Any, lanes: int, *, parallel: bool)
             borders.append(block)
         elif not name.startswith(ACCUMULATE):
             schedule.compute_inline(block)
-    rows, cols, vectors, width = (int(part) for part in schedule.get(anchor).annotations[TILE])
+    rows, cols, vectors, width = (int(part) for part in schedule.get(anchor).annotations[TILE][:4])
     image, row, col, channel, *reduction = schedule.get_loops(anchor)
     channel_block, channel_in = schedule.split(channel, [None, vectors * width])
     row_tile, row_in = schedule.split(row, [None, rows])
@@ -82,6 +85,7 @@ def _convolution(schedule: Schedule, anchor: Any, lanes: int, *, parallel: bool)
         schedule.unroll(loop)
     for border in borders:
         _copy(schedule, border, lanes, parallel=parallel)
+    return schedule.mod["main"] if factor is Factor.MEMORY else written_out(schedule, anchor, factor)
 
 
 def _copy(schedule: Schedule, block: Any, lanes: int, *, parallel: bool) -> None:

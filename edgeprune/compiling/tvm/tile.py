@@ -9,6 +9,7 @@ multiply-adds (4 cycles) bound it; pixels computed beyond the image count as wor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 _FMA_CYCLES = 4.0  # latency of a fused multiply-add; two start a cycle on the cores considered
 # Loads compete with the multiply-adds even where they do not bound. Measured with AVX-512: without this term LeNet-5
@@ -18,6 +19,19 @@ _LOAD_WEIGHT = 0.1
 # For a border that exists only because the tile does not divide the image. A choice, not measured: on the same networks
 # 0 to 0.2 give the same tiles with 32 registers, 0.005 to 0.02 with 16.
 _COPY_PENALTY = 0.02
+
+
+class Factor(Enum):
+    """Where a multiply-add of vectors takes the number from that a whole vector of weights is multiplied by."""
+
+    MEMORY = "memory"  # x86: a number is spread over the lanes while it is read
+    LANE = "lane"  # AArch64: one lane of another vector
+    SPREAD = "spread"  # armv7: a vector that the number was spread over before
+
+    @classmethod
+    def of(cls, architecture: str) -> Factor:
+        """How processors of an architecture do it, by the first word of a triple."""
+        return {"aarch64": cls.LANE, "armv7l": cls.SPREAD}.get(architecture, cls.MEMORY)
 
 
 @dataclass(frozen=True)
