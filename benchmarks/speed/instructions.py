@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import multiprocessing
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -29,7 +32,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.matrix import emulated
 from edgeprune.matrix.cache import Cache
 
-TARGETS = ("rpi4", "rpi5", "rpi2", "android-arm64")
+TARGETS = ("rpi4", "rpi2", "android-arm64")
 PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published" / INSTRUCTIONS_FILE
 NOISE = 0.001
 """Changes below this part are not told."""
@@ -65,6 +68,23 @@ def count(case: Case, target: str, cache: Cache) -> Count:
     artifact = compiled(cache, folder / ONNX_FILE, "native", target, 1)
     instructions = emulated.count(cache, artifact, folder, emulator)
     return Count(case.name, case.form, target, instructions, artifact.artifact_bytes, artifact.weights_bytes or 0)
+
+
+def counted(
+    cases: Sequence[Case], targets: Sequence[str], cache: Cache
+) -> Iterator[tuple[str, Count | EdgepruneError]]:
+    """What was counted, as it comes, and the count, or why there is none; as many at a time as there are cores."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        asked = {}
+        for case in cases:
+            case.files(cache)  # once, for all targets
+            for target in targets:
+                asked[pool.submit(count, case, target, cache)] = f"{case.name} {case.form}, {target}"
+        for future in as_completed(asked):
+            try:
+                yield asked[future], future.result()
+            except EdgepruneError as error:
+                yield asked[future], error
 
 
 def read(path: Path) -> list[Count]:
@@ -120,18 +140,15 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         cache = Cache(options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        for case in chosen(options.networks, options.forms, (LENET5, *CASES)):
-            for target in options.targets:
-                try:
-                    row = count(case, target, cache)
-                except EdgepruneError as error:
-                    failures += 1
-                    print(f"{case.name} {case.form}, {target}: {error.message} {error.hint or ''}", flush=True)
-                    continue
-                rest = [other for other in read(options.out / INSTRUCTIONS_FILE) if other.what != row.what]
-                write([*rest, row], options.out / INSTRUCTIONS_FILE)
-                news = moved(published, [row]) or [f"{case.name} {case.form}, {target}: as it was"]
-                print(*news, sep="\n", flush=True)
+        cases = chosen(options.networks, options.forms, (LENET5, *CASES))
+        for what, row in counted(cases, options.targets, cache):
+            if isinstance(row, EdgepruneError):
+                failures += 1
+                print(f"{what}: {row.message} {row.hint or ''}", flush=True)
+                continue
+            rest = [other for other in read(options.out / INSTRUCTIONS_FILE) if other.what != row.what]
+            write([*rest, row], options.out / INSTRUCTIONS_FILE)
+            print(*(moved(published, [row]) or [f"{what}: as it was"]), sep="\n", flush=True)
     write_page(options.out)
     return int(failures > 0)
 
