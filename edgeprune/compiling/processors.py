@@ -87,12 +87,13 @@ class Target:
         return options
 
     def ingredients(self) -> dict[str, Any]:
-        """Everything that the compiled code depends on, as JSON values; no schedule looks at the caches."""
+        """Everything that the compiled code depends on, as JSON values."""
         return {
             "name": self.name,
             "tvm": self.tvm,
             "vector_bits": self.vector_bits,
             "vector_registers": self.vector_registers,
+            "l2_bytes": self.l2_bytes,
         }
 
 

@@ -119,7 +119,8 @@ def test_names(small: Path, tmp_path: Path) -> None:
     assert "apache-tvm" in compiling.distributions("tvm")
     host = compiling.target("host")
     assert json.loads(json.dumps(host.ingredients())) == host.ingredients()
-    assert replace(host, l1_bytes=1, l2_bytes=None).ingredients() == host.ingredients()
+    assert replace(host, l1_bytes=1).ingredients() == host.ingredients()
+    assert replace(host, l2_bytes=1).ingredients() != host.ingredients()
     assert replace(host, vector_bits=64).ingredients() != host.ingredients()
     for name in compiling.__all__:
         assert importlib.util.find_spec(f"edgeprune.compiling.{name}") is None, f"a function and a module: {name}"

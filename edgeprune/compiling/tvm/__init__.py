@@ -5,6 +5,7 @@ rewrite.py, channels.py, additions.py,
 folding.py                               rewrites of it that need arrays only
 lower.py, ops.py, pooling.py             operator by operator into kernels on stored tensors (layout.py)
 convolution.py, tile.py                  the kernels that matter
+winograd*.py                             3x3 convolutions with fewer multiplications
 index_addition.py, slots.py, gather.py   kernels that move channels, in which nothing is moved twice
 schedule.py                              in which order kernels compute
 """

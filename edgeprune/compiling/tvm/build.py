@@ -21,6 +21,7 @@ from edgeprune.compiling.tvm.ops import RULES
 from edgeprune.compiling.tvm.rewrite import rewrite
 from edgeprune.compiling.tvm.schedule import schedule_module
 from edgeprune.compiling.tvm.tile import Factor
+from edgeprune.compiling.tvm.winograd_choice import Machine
 from edgeprune.errors import CompileError
 
 
@@ -80,7 +81,8 @@ def plan(onnx_path: Path, target: Target, threads: int, factor: Factor | None = 
     lanes = target.vector_bits // 32
     graph = rewrite(read_graph(onnx_path), lambda channels: -(-channels // lanes))
     factor = factor or Factor.of(target.architecture)
-    module = lower(graph, RULES, lanes, target.vector_registers, factor)
+    machine = Machine(lanes, target.vector_registers, target.l2_bytes, threads)
+    module = lower(graph, RULES, machine, factor)
     tvm_target = tvm.target.Target(target.tvm)
     try:
         with tvm_target:

@@ -21,6 +21,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 from edgeprune.compiling.tvm.graph import Array, Graph, Node
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
 from edgeprune.compiling.tvm.tile import Factor
+from edgeprune.compiling.tvm.winograd_choice import Machine
 from edgeprune.errors import CompileError
 
 Value: TypeAlias = "Stored | relax.Expr"
@@ -32,12 +33,21 @@ class Lowering:
 
     builder: relax.BlockBuilder
     graph: Graph
-    lanes: int
-    registers: int
+    machine: Machine
     factor: Factor
     inputs: list[relax.Var]
     values: dict[str, Value] = field(default_factory=dict)
     unstored: dict[str, relax.Expr] = field(default_factory=dict)
+
+    @property
+    def lanes(self) -> int:
+        """float32 lanes of the target's vector."""
+        return self.machine.lanes
+
+    @property
+    def registers(self) -> int:
+        """The target's vector registers."""
+        return self.machine.registers
 
     def constant(self, name: str) -> Array | None:
         """The constant of that name, or None."""
@@ -107,14 +117,13 @@ Rule: TypeAlias = "Callable[[Lowering, Node], Value | None]"
 BROADCAST, INJECTIVE = 1, 2  # TVM's operator patterns
 
 
-def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int, factor: Factor) -> tvm.IRModule:
+def lower(graph: Graph, rules: dict[str, Rule], machine: Machine, factor: Factor) -> tvm.IRModule:
     """One Relax function `main` that computes the network.
 
     Args:
         graph: The network, rewritten.
         rules: The rule of each operator type; a rule may give None to leave the node to TVM's converter.
-        lanes: float32 lanes of the target's vector.
-        registers: The target's vector registers.
+        machine: What it is computed on.
         factor: How the target multiplies vectors.
 
     Raises:
@@ -125,7 +134,7 @@ def lower(graph: Graph, rules: dict[str, Rule], lanes: int, registers: int, fact
     types = [relax.TensorType(graph.shapes[name], "float32") for name in graph.inputs]
     inputs = [relax.Var(f"input_{i}", kind) for i, kind in enumerate(types)]
     values: dict[str, Value] = dict(zip(graph.inputs, inputs, strict=True))
-    lowering = Lowering(builder, graph, lanes, registers, factor, inputs, values)
+    lowering = Lowering(builder, graph, machine, factor, inputs, values)
     with builder.function("main", inputs):
         with builder.dataflow():
             for node in graph.nodes:

@@ -21,6 +21,7 @@ from edgeprune.compiling.tvm.layout import Stored, stored_channels
 from edgeprune.compiling.tvm.lower import BROADCAST, Lowering, Rule, Value
 from edgeprune.compiling.tvm.operands import window_of, with_constant
 from edgeprune.compiling.tvm.pooling import average_pool, max_pool, spatial_mean
+from edgeprune.compiling.tvm.winograd import convolve_winograd, winograd_blocks
 
 
 def _conv(lowering: Lowering, node: Node) -> Value | None:
@@ -31,13 +32,21 @@ def _conv(lowering: Lowering, node: Node) -> Value | None:
     image, groups = lowering.stored(node.inputs[0]), node.attrs.get("group", 1)
     window = window_of(node, image, weight.shape[2:])
     if groups == 1:
-        result = convolve(lowering.builder, image, weight, window, lowering.lanes, lowering.registers)
+        result = _dense(lowering, image, weight, window)
     elif groups == image.channels == len(weight):
         image = _restore(lowering, image, stored_channels(image.channels, lowering.lanes))
         result = convolve_depthwise(lowering.builder, image, weight, window, lowering.lanes, lowering.registers)
     else:
         return None
     return result if bias is None else with_constant(lowering, relax.op.add, result, bias.reshape(-1, 1, 1))
+
+
+def _dense(lowering: Lowering, image: Stored, weight: Array, window: Window) -> Stored:
+    """A dense convolution, by whichever way is cheaper."""
+    blocks = winograd_blocks(image, weight, window, lowering.machine)
+    if blocks is not None:
+        return convolve_winograd(lowering.builder, image, weight, window, lowering.lanes, blocks)
+    return convolve(lowering.builder, image, weight, window, lowering.lanes, lowering.registers)
 
 
 def _gemm(lowering: Lowering, node: Node) -> Value | None:
@@ -147,6 +156,8 @@ def _convolve_index_add(lowering: Lowering, node: Node) -> Value | None:
     weight = lowering.graph.constants[node.inputs[1]]
     window = window_of(node, image, weight.shape[2:])
     total, lanes, registers, factor = node.attrs["total"], lowering.lanes, lowering.registers, lowering.factor
+    if winograd_blocks(image, weight, window, lowering.machine) is not None:
+        return add(lowering.builder, (_dense(lowering, image, weight, window), other), total, lanes)
     return convolve_add(lowering.builder, (image, other), weight, window, total, lanes, registers, factor)
 
 

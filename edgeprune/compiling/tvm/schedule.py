@@ -2,8 +2,8 @@
 
 `schedule_module` visits each kernel that is left after fusion. One with a convolution goes to `_convolution`: blocks of
 channels outside, then tiles of pixels, the reduction, and inside the tile everything unrolled and vectorised; what was
-fused behind works on the tile while it is in registers. Every other kernel goes to `_pixelwise`: one loop over pixels,
-channels in vectors.
+fused behind works on the tile while it is in registers. One with Winograd's way goes to `winograd_schedule.py`. Every
+other kernel goes to `_pixelwise`: one loop over pixels, channels in vectors.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from edgeprune.compiling.tvm.convolution import ACCUMULATE, BORDER, TILE
 from edgeprune.compiling.tvm.gather import SCHEDULED, in_parallel
 from edgeprune.compiling.tvm.multiply import written_out
 from edgeprune.compiling.tvm.tile import Factor
+from edgeprune.compiling.tvm.winograd import PRODUCT, STAGES
+from edgeprune.compiling.tvm.winograd_schedule import schedule_winograd
 
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 _UNROLLED = 64  # the longest loop that is written out
@@ -47,7 +49,9 @@ def schedule_module(module: tvm.IRModule, lanes: int, factor: Factor, *, paralle
 def _schedule_kernel(kernel: tirx.PrimFunc, lanes: int, factor: Factor, *, parallel: bool) -> tirx.PrimFunc:
     schedule = Schedule(kernel, debug_mask=0, enable_check=False)
     anchor = next((block for block in _blocks(schedule) if _name(schedule, block).startswith(ACCUMULATE)), None)
-    if anchor is not None:
+    if any(_name(schedule, block) == PRODUCT for block in _blocks(schedule)):
+        _winograd(schedule, parallel=parallel)
+    elif anchor is not None:
         return _convolution(schedule, anchor, lanes, factor, parallel=parallel)
     else:
         _pixelwise(schedule, lanes, parallel=parallel)
@@ -86,6 +90,17 @@ def _convolution(schedule: Schedule, anchor: Any, lanes: int, factor: Factor, *,
     for border in borders:
         _copy(schedule, border, lanes, parallel=parallel)
     return schedule.mod["main"] if factor is Factor.MEMORY else written_out(schedule, anchor, factor)
+
+
+def _winograd(schedule: Schedule, *, parallel: bool) -> None:
+    *blocks, last = _blocks(schedule)
+    named = {}
+    for block in blocks:
+        if _name(schedule, block) in STAGES:
+            named[_name(schedule, block)] = block
+        else:
+            schedule.compute_inline(block)
+    schedule_winograd(schedule, named, last, parallel=parallel)
 
 
 def _copy(schedule: Schedule, block: Any, lanes: int, *, parallel: bool) -> None:
