@@ -18,12 +18,13 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 def mask(model: nn.Module, example: Tensor, name: str, seed: int = 0) -> nn.Module:
     """Random weights and statistics, then the masks of `MASKS[name]`; works in place except for the criteria."""
     generator = torch.Generator().manual_seed(seed)
-    _randomise(model, generator)
+    randomise(model, generator)
     return MASKS[name](model, example, generator)
 
 
 @torch.no_grad()
-def _randomise(model: nn.Module, generator: torch.Generator) -> None:
+def randomise(model: nn.Module, generator: torch.Generator) -> None:
+    """Random weights of about unit gain, and random statistics; works in place."""
     for module in model.modules():
         if isinstance(module, LAYERS):
             fan_in = module.weight[0].numel()

@@ -131,7 +131,8 @@ def test_counts_of_instructions_repeat(resnet20: Path, tmp_path: Path) -> None:
     artifact = compiling.compile_onnx(resnet20, tmp_path / "out", runtime="native", target="rpi4")
     first, second = (emulation.count_instructions(artifact.model, here) for _ in range(2))
     assert abs(first - second) <= 1e-4 * first
-    assert 10_000_000 < first <= 12_800_000, "ResNet-20 alone has 10.2 million multiply-adds of four numbers"
+    assert first > 2_500_000, "ResNet-20 has 10.2 million multiply-adds of four numbers; Winograd saves at most 3 of 4"
+    assert first <= 12_800_000
 
 
 def test_a_program_for_another_processor_is_told(resnet20: Path, tmp_path: Path) -> None:
