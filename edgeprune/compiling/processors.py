@@ -23,6 +23,8 @@ _SUFFIXES = (".yaml", ".yml")
 _ARCHITECTURES = {"aarch64": "aarch64-linux-musl", "armv7l": "arm-linux-musleabihf", "x86_64": "x86_64-linux-musl"}
 # LLVM's other scheduler for armv7 reorders long runs of multiply-adds until they spill: twice as many instructions
 _COMPILER_FEATURES = {"armv7l": ("use-misched",)}
+_OLDEST_GLIBC = "2.17"
+"""A shared library needs nothing newer of the device's C library: any Linux since 2013 has it."""
 _SYSTEMS = {"Linux": "linux-gnu", "Darwin": "apple-darwin"}
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 
@@ -72,6 +74,21 @@ class Target:
                 hint="known architectures: " + ", ".join(_ARCHITECTURES),
             )
         return _ARCHITECTURES[self.architecture]
+
+    @property
+    def shared_triple(self) -> str:
+        """The triple of a shared library for a device's Python, as zig writes it: with glibc, as Linux has it.
+
+        Raises:
+            UserError: the target's system has another C library.
+        """
+        known = self.static_triple  # refuses an unknown architecture
+        if "-linux-gnu" not in self.triple:
+            raise UserError(
+                f"target {self.name}: no library for {self.triple} can be made, only for Linux with glibc",
+                hint="use the runtime native: its program needs no C library there",
+            )
+        return f"{known.replace('musl', 'gnu')}.{_OLDEST_GLIBC}"
 
     @property
     def tvm(self) -> dict[str, Any]:
@@ -168,6 +185,15 @@ def _host() -> Target:
         HOST, f"{machine}-{system}", "", features, bits, registers, _cache_bytes(caches / "index0"),
         _cache_bytes(caches / "index2"),
     )  # fmt: skip
+
+
+def processor_name() -> str:
+    """What this machine's processor calls itself, as Linux tells it; "" where it cannot be read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "CPU part"))), "")
 
 
 def _cpu_flags(cpuinfo: Path) -> list[str]:

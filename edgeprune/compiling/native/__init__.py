@@ -2,5 +2,4 @@
 
 program.py   the planned Relax function as a list of kernel calls on an arena
 emit.py      that list as C
-link.py      the C compilers that can make a program for another machine
 """

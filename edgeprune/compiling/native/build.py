@@ -14,8 +14,8 @@ from pathlib import Path
 import tvm
 
 from edgeprune.compiling.artifact import Built
+from edgeprune.compiling.linking import find_linker
 from edgeprune.compiling.native.emit import WEIGHTS_FILE, Labels, model_source, weights_source
-from edgeprune.compiling.native.link import find_linker
 from edgeprune.compiling.native.program import ALIGNMENT, Program, kernels, read_program
 from edgeprune.compiling.processors import Target
 from edgeprune.compiling.tvm.build import Planned, plan, unbuilt

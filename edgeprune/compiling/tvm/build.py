@@ -5,8 +5,6 @@ read_graph -> rewrite -> lower -> fuse -> schedule -> plan memory -> machine cod
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,8 @@ import tvm
 from tvm import relax
 
 from edgeprune.compiling.artifact import Built
-from edgeprune.compiling.processors import Target
+from edgeprune.compiling.linking import Linker, find_host_linker, find_linker
+from edgeprune.compiling.processors import HOST, Target
 from edgeprune.compiling.tvm.graph import read_graph
 from edgeprune.compiling.tvm.lower import lower
 from edgeprune.compiling.tvm.ops import RULES
@@ -36,15 +35,18 @@ def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
 
     Raises:
         CompileError: the network cannot be compiled, or there is no C compiler to link with.
+        UserError: no library can be made for the target's system.
     """
-    linker = find_linker()
+    linker = library_linker(target)
     planned = plan(onnx_path, target, threads)
     try:
         with planned.target:
             built = Built("model.so", _weights_bytes(planned.module), _arena_bytes(planned.module))
             executable = relax.build(planned.module, planned.target, relax_pipeline=_FINISH)
-        executable.export_library(str(folder / built.model), cc=linker)
-    except Exception as error:  # TVM and the linker raise errors of any kind
+        executable.export_library(str(folder / built.model), fcompile=linker.link_library)
+    except CompileError:
+        raise
+    except Exception as error:  # TVM raises errors of any kind
         raise unbuilt(onnx_path, target, error) from error
     return built
 
@@ -78,6 +80,48 @@ def plan(onnx_path: Path, target: Target, threads: int, factor: Factor | None = 
     Raises:
         CompileError: the network cannot be compiled.
     """
+    fused = fuse(onnx_path, target, threads, factor)
+    try:
+        with fused.target:
+            module = _plan(fused.schedule(fused.module))
+    except Exception as error:  # TVM raises errors of any kind
+        raise unbuilt(onnx_path, target, error) from error
+    return Planned(module, fused.target, fused.inputs, fused.outputs)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A network as fused kernels that are not yet scheduled.
+
+    Attributes:
+        module: `main` and its kernels.
+        target: What the kernels are for, as TVM takes it.
+        lanes: float32 lanes of the target's vector.
+        factor: How vectors are multiplied.
+        threads: Threads the network will run on.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+    """
+
+    module: tvm.IRModule
+    target: tvm.target.Target
+    lanes: int
+    factor: Factor
+    threads: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def schedule(self, module: tvm.IRModule) -> tvm.IRModule:
+        """The kernels of a module, all or some of this one's, scheduled without tuning."""
+        return schedule_module(module, self.lanes, self.factor, parallel=self.threads > 1)
+
+
+def fuse(onnx_path: Path, target: Target, threads: int, factor: Factor | None = None) -> Fused:
+    """All of the way that comes before scheduling; arguments as for `plan`.
+
+    Raises:
+        CompileError: the network cannot be compiled.
+    """
     lanes = target.vector_bits // 32
     graph = rewrite(read_graph(onnx_path), lambda channels: -(-channels // lanes))
     factor = factor or Factor.of(target.architecture)
@@ -86,10 +130,10 @@ def plan(onnx_path: Path, target: Target, threads: int, factor: Factor | None = 
     tvm_target = tvm.target.Target(target.tvm)
     try:
         with tvm_target:
-            module = _plan(schedule_module(_fuse(module), lanes, factor, parallel=threads > 1))
+            module = _fuse(module)
     except Exception as error:  # TVM raises errors of any kind
         raise unbuilt(onnx_path, target, error) from error
-    return Planned(module, tvm_target, tuple(graph.inputs), tuple(graph.outputs))
+    return Fused(module, tvm_target, lanes, factor, threads, tuple(graph.inputs), tuple(graph.outputs))
 
 
 def unbuilt(onnx_path: Path, target: Target, error: Exception) -> CompileError:
@@ -101,20 +145,14 @@ def unbuilt(onnx_path: Path, target: Target, error: Exception) -> CompileError:
     )
 
 
-def find_linker() -> str:
-    """The C compiler that links the library.
+def library_linker(target: Target) -> Linker:
+    """The C compiler that links a target's libraries: this machine's own for itself, else a cross compiler.
 
     Raises:
         CompileError: there is none.
+        UserError: the target's system has no library of this kind.
     """
-    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang", "g++"):
-        found = shutil.which(name) if name else None
-        if found:
-            return found
-    raise CompileError(
-        "no C compiler was found to link the compiled network",
-        hint="install one (Debian: apt install gcc; macOS: xcode-select --install) or set CC",
-    )
+    return find_host_linker() if target.name == HOST else find_linker(target.shared_triple)
 
 
 def _fuse(module: tvm.IRModule) -> tvm.IRModule:
