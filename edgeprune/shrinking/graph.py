@@ -146,7 +146,7 @@ def _made_of(fixed: set[fx.Node], node: fx.Node, forms: Forms) -> bool:
 def _follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[Traced, dict[fx.Node, torch.Size | None]]:
     """The graph by torch.fx, or where it can not by torch.export, with the shape of each node's output."""
     try:
-        root = symbolic_trace(model)
+        root = symbolic_trace(model, len(example_inputs))
         answer_sizes(root)
         shapes = shapes_of(root, example_inputs)
     except ModelError:

@@ -47,10 +47,8 @@ ALIGNMENTS = (8, 16)
 class Shrunk:
     """A shrunk network, in eval mode with parameters of its own, and what was done to get it.
 
-    Both of torch's ONNX exporters take the model, but for two cases of TorchScript's (`dynamo=False`). It fails on any
-    fx.GraphModule that is given dynamic_axes without both input_names and output_names: it takes `model.graph` for a
-    graph of its own. And it hands forward's default values in as tensors, which scaled_dot_product_attention refuses
-    for an `is_causal` that forward passes on, as that of timm's vision transformers does.
+    Both of torch's ONNX exporters take the model. TorchScript's (`dynamo=False`) fails on any fx.GraphModule that is
+    given dynamic_axes without both input_names and output_names: it takes `model.graph` for a graph of its own.
     """
 
     model: fx.GraphModule
@@ -90,7 +88,8 @@ def shrink(
 
     Args:
         model: The masked network; it is not changed, and is taken in eval mode.
-        example_inputs: One tensor [N, C, ...] or the tuple of forward's positional arguments.
+        example_inputs: One tensor [N, C, ...] or the tuple of forward's positional arguments. Those that it leaves out
+            have their defaults for good: they are no inputs of the shrunk network.
         additions: How tensors with different channels are summed. "gather" gathers each operand that lacks some of the
             channels or holds them in another order: the smallest network. "auto" chooses the cheapest form for each
             sum: it reorders channels, keeps a few zero rows, of at most a thousandth of the network (`streams`), and
@@ -151,6 +150,9 @@ def shrink(
         difference = measure(masked, shrunk, [inputs, random])
     if model.training:
         notes.append("the model was in training mode and is taken in evaluation mode")
+    if network.root.left_out:
+        names = ", ".join(network.root.left_out)
+        notes.append(f"forward's arguments that the example leaves out have their defaults, and are no inputs: {names}")
     if not is_plain(masked):
         notes.append("hooks and patches of the model itself, which change none of its outputs, are not taken over")
     if not exact:

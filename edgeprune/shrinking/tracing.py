@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partialmethod
 from typing import Any
 
@@ -58,6 +58,7 @@ class Traced:
         modules: The modules that nodes call, by name; in-place ones as pure twins, subclasses of layers as the layers.
         sizes: The sizes of the inputs that it holds for; None where these are all that the model takes.
         functional: For modules that stand for functional calls on bare parameters, the names of these in the model.
+        left_out: Names of forward's arguments that the example leaves out: they have their defaults for good.
     """
 
     model: nn.Module
@@ -65,6 +66,7 @@ class Traced:
     modules: dict[str, nn.Module]
     sizes: HeldSizes | None = None
     functional: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that a node calls, None where it calls none."""
@@ -75,17 +77,22 @@ class Traced:
         return operator.attrgetter(name)(self.model)
 
 
-def symbolic_trace(model: nn.Module) -> Traced:
+def symbolic_trace(model: nn.Module, given: int) -> Traced:
     """Trace a model and make its operations pure; the model and its modules are not changed.
+
+    Args:
+        model: What is traced.
+        given: How many positional arguments forward gets; those behind them that have a default are no inputs.
 
     Raises:
         TraceError: torch.fx cannot follow forward; the message names the line.
     """
+    tracer = _Tracer(given)
     try:
-        graph = _Tracer().trace(model)
+        graph = tracer.trace(model)
     except Exception as error:
         raise untraceable(model, error) from error
-    return traced(model, graph)
+    return replace(traced(model, graph), left_out=tuple(tracer.left_out))
 
 
 def traced(
@@ -129,6 +136,22 @@ class _Tracer(fx.Tracer):
 
     It notes no scopes and stacks on the nodes, which nobody reads here and which take half of fx's own time.
     """
+
+    def __init__(self, given: int) -> None:
+        super().__init__()
+        self._given = given
+        self.left_out: list[str] = []
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        # a proxy is no None: forward would go the way of a mask that nobody gives
+        function, arguments = super().create_args_for_root(root_fn, is_module, concrete_args)
+        for place in range(1 + self._given, len(arguments)):
+            node = arguments[place].node
+            if node.args:  # the default
+                self.left_out.append(node.target)
+                arguments[place] = node.args[0]
+                self.graph.erase_node(node)
+        return function, arguments
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = super().is_leaf_module(m, module_qualified_name)

@@ -3,8 +3,7 @@
 The queries, keys and values come from one linear layer, [N, T, 3 * heads * width] viewed as [N, T, 3, heads, width],
 permuted and taken apart; or each from a tensor of its own, [N, T, heads * width] viewed and transposed. They meet in
 F.scaled_dot_product_attention, or in a product, a softmax and a product. Whatever differs from that is left to other
-operators. A mask that is not there for the example, but that forward may also be given, has to leave each query a key,
-and to be the same for all heads.
+operators.
 """
 
 from __future__ import annotations

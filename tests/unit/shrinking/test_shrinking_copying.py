@@ -101,7 +101,7 @@ def test_large_weights_and_infinite_buffers_are_no_fault() -> None:
 
 @pytest.mark.parametrize("shortcut", ["projection", "pad"])
 def test_shapes_are_those_of_a_run(shortcut: str) -> None:
-    traced = symbolic_trace(private_copy(SmallResNet(shortcut=shortcut)))
+    traced = symbolic_trace(private_copy(SmallResNet(shortcut=shortcut)), 1)
     shapes = shapes_of(traced, (IMAGES,))
     seen = {}
     hooks = [
@@ -122,4 +122,4 @@ def test_shapes_that_depend_on_values_are_those_of_a_run() -> None:
             return torch.nonzero(x > 0)
 
     x = torch.tensor([[1.0, -1.0, 2.0]])
-    assert [shape for shape in shapes_of(symbolic_trace(Positive()), (x,)).values() if shape][-1] == (2, 2)
+    assert [shape for shape in shapes_of(symbolic_trace(Positive(), 1), (x,)).values() if shape][-1] == (2, 2)

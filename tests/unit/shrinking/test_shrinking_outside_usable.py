@@ -17,9 +17,8 @@ from edgeprune.shrinking import Shrunk, load_shrunk, shrink
 from tests.unit.outside_masks import mask
 from tests.unit.outside_networks import NETWORKS, build
 
-DYNAMO = {"alexnet", "vgg11", "vgg16", "vgg16_bn", "mobilenet_v3_small", "vit_tiny_patch16_224"}
-"""Exported by torch.export: the legacy exporter has no pooling to sizes that do not divide the image's, as VGG's does,
-and gives attention its `is_causal`, a default of forward, as a tensor.
+DYNAMO = {"alexnet", "vgg11", "vgg16", "vgg16_bn", "mobilenet_v3_small"}
+"""Exported by torch.export: the legacy exporter has no pooling to sizes that do not divide the image's, as VGG's does.
 
 The others go through the legacy exporter, which takes a fraction of the time.
 """
