@@ -178,7 +178,7 @@ def test_a_layer_called_twice_is_one_module() -> None:
 
 
 def exported_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(model: nn.Module) -> None:
+    def refuse(model: nn.Module, given: int) -> None:
         raise TraceError("not by torch.fx")
 
     monkeypatch.setattr(graph, "symbolic_trace", refuse)
