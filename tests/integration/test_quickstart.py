@@ -75,7 +75,8 @@ def test_shrinking_saves_instructions(quickstart: Path) -> None:
         same = [one for one in cells if one["model"] == cell["model"]]
         counts = {(one["variant"], one["pruning_ratio"]): int(one["instructions"]) for one in same}
         dense = counts["dense", ""]
-        assert dense > int(cell["macs"]) / 4, "an instruction multiplies and adds four numbers at the most"
+        # an instruction multiplies and adds four numbers at the most, and Winograd saves three of four multiplications
+        assert dense > int(cell["macs"]) / 16
         assert counts["shrunk", "0.7"] < counts["shrunk", "0.5"] < counts["shrunk", "0.3"] < dense
         assert {round(count / dense, 2) for (variant, _), count in counts.items() if variant == "masked"} == {1.0}
     for kind in ("pdf", "svg", "png"):
