@@ -87,6 +87,42 @@ def test_constants_cost_at_most_a_carrier_a_layer(name: str, masks: str) -> None
     assert count(shrunk.model, example).macs <= 1.001 * least.macs + least.carrier_macs
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "seresnet18", "shufflenet_v2_x1_0"])
+def test_gates_and_shuffles_leave_no_number_where_it_can_be_folded(name: str) -> None:
+    example = _example(name)
+    shrunk = shrink(mask_outside(build(name), example, "B50"), example, additions="gather").model
+    for layer, numbers in _numbers_read(_never_saturated(shrunk), example):
+        if isinstance(layer, nn.Linear) or layer.groups == 1:
+            bordered = isinstance(layer, nn.Conv2d) and any(layer.padding)
+            assert numbers <= int(bordered)  # one for all, where a zero border is seen
+
+
+def _never_saturated(model: nn.Module) -> nn.Module:
+    """With a activation that nowhere stays the same: what is a number for all images then is one by structure."""
+    smooth = {nn.ReLU: nn.LeakyReLU, nn.ReLU6: nn.LeakyReLU, nn.Hardswish: nn.SiLU, nn.Hardsigmoid: nn.Sigmoid}
+    for name, module in list(model.named_modules()):
+        if type(module) in smooth:
+            model.set_submodule(name, smooth[type(module)]())
+    return model
+
+
+@torch.no_grad()
+def _numbers_read(model: nn.Module, example: torch.Tensor) -> list[tuple[nn.Module, int]]:
+    """Each layer with how many of its input channels are one number, not 0, in all pixels of images of two sizes."""
+    seen: dict[nn.Module, list[torch.Tensor]] = {}
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_pre_hook(lambda layer, given: seen.setdefault(layer, []).append(given[0]))
+    for factor in (1, 2):
+        model.double()(torch.randn(4, 3, *(side * factor for side in example.shape[2:]), dtype=torch.float64))
+    found = []
+    for layer, read in seen.items():
+        channels = torch.cat([tensor.transpose(0, 1).flatten(1) for tensor in read], dim=1)
+        spread = channels.amax(1) - channels.amin(1)
+        found.append((layer, int(((spread <= 1e-12 * channels.abs().amax(1)) & channels.any(1)).sum())))
+    return found
+
+
 def _example(name: str) -> torch.Tensor:
     """Small images: a kernel counts as a whole, so connections do not depend on their size."""
     side = NETWORKS[name].size[0]
