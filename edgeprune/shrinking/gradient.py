@@ -142,14 +142,12 @@ class _PositiveCopy(fx.Interpreter):
         self.reached[n] = _by_channel(result, form)
         self.needed[n] = np.zeros_like(self.reached[n])
         if result.requires_grad:
-            result.register_hook(partial(self._note_gradient, n, form))
+            # a hook that held the copy, which holds the masks, would be a cycle through autograd that nothing frees
+            result.register_hook(partial(_note_gradient, self.needed, n, form))
         return result
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._modules[target](*args, **kwargs)
-
-    def _note_gradient(self, node: fx.Node, form: Form, grad: Tensor) -> None:
-        self.needed[node] = _by_channel(grad, form)
 
     def _result(self, site: Site) -> Any:
         """What the copy makes of one node: an input of ones, a parameter's mask, or what the node's rule says."""
@@ -244,6 +242,10 @@ class _PositiveCopy(fx.Interpreter):
                 alive = alive.flatten(2).any(2).reshape(*weight.shape[:2], *[1] * (weight.dim() - 2)).expand_as(weight)
             self.weights[name] = (layer, alive.double().contiguous().requires_grad_())
         return self.weights[name][1]
+
+
+def _note_gradient(needed: dict[fx.Node, Flags], node: fx.Node, form: Form, grad: Tensor) -> None:
+    needed[node] = _by_channel(grad, form)
 
 
 def _by_channel(x: Tensor, form: Form) -> Flags:
