@@ -15,10 +15,11 @@ from edgeprune.shrinking.shrinker import METHODS
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_of_a_call_outlives_its_result(method: str) -> None:
-    shrink(mask(lenet(), 0.5, seed=0, beta=True), torch.zeros(1, 1, 28, 28), method=method)  # what is kept for later calls
+    masked = mask(lenet(), 0.5, seed=0, beta=True)
+    shrink(masked, torch.zeros(1, 1, 28, 28), method=method)  # makes what is kept for later calls
     gc.collect()
     before = _tensors()
-    shrink(mask(lenet(), 0.5, seed=0, beta=True), torch.zeros(1, 1, 28, 28), method=method)
+    shrink(masked, torch.zeros(1, 1, 28, 28), method=method)
     gc.collect()
     assert _tensors() == before
 
