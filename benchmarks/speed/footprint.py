@@ -26,6 +26,7 @@ import torch
 from compile_page import FOOTPRINT_FILE, write_page
 from peer_cases import CASES, FORMS, ONNX_FILE, Case, chosen
 from peer_runtimes import compiled, start
+from shrinking_speed import lacking
 from tvm_vs_onnxruntime import cores
 
 from edgeprune.matrix.cache import Cache
@@ -100,6 +101,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for what is compiled, so that another run need not")
     parser.add_argument("--out", type=Path, default=Path("results/compile"), help="folder of the .csv and .md")
     options = parser.parse_args()
+    cases = chosen(options.networks, options.forms)
+    if absent := lacking([case.network for case in cases], ()):
+        parser.error(f"needs {', '.join(absent)}: pip install --no-deps {' '.join(absent)}")
     torch.set_num_threads(1)
     transport = connect("local")
     if not transport.acquire():
@@ -107,7 +111,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(transport), contextlib.ExitStack() as stack:
         cache = Cache(options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        for case in chosen(options.networks, options.forms):
+        for case in cases:
             row = measure(case, transport, cache)
             rows = [
                 other

@@ -26,6 +26,7 @@ import torch
 from compile_page import INSTRUCTIONS_FILE, write_page
 from peer_cases import CASES, FORMS, LENET5, ONNX_FILE, Case, chosen
 from peer_runtimes import compiled
+from shrinking_speed import lacking
 
 from edgeprune import compiling, emulation
 from edgeprune.errors import EdgepruneError
@@ -135,12 +136,14 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for what is compiled, so that another run need not")
     parser.add_argument("--out", type=Path, default=Path("results/compile"), help="folder of the .csv and .md")
     options = parser.parse_args()
+    cases = chosen(options.networks, options.forms, (LENET5, *CASES))
+    if absent := lacking([case.network for case in cases], ()):
+        parser.error(f"needs {', '.join(absent)}: pip install --no-deps {' '.join(absent)}")
     torch.set_num_threads(1)
     published, failures = read(PUBLISHED), 0
     options.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         cache = Cache(options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        cases = chosen(options.networks, options.forms, (LENET5, *CASES))
         for what, row in counted(cases, options.targets, cache):
             if isinstance(row, EdgepruneError):
                 failures += 1
