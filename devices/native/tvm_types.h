@@ -37,4 +37,19 @@ typedef struct {
 void *TVMBackendAllocWorkspace(int device, int number, uint64_t bytes, int code, int bits);
 int TVMBackendFreeWorkspace(int device, int number, void *pointer);
 
+/* The larger and the smaller of two numbers, named by TVM's type names; not a number counts as the smaller or larger. */
+#define KERNEL_EXTREMES(type, name)                                         \
+    static inline type kernel_max_##name(type a, type b) { return a > b ? a : b; } \
+    static inline type kernel_min_##name(type a, type b) { return a < b ? a : b; }
+KERNEL_EXTREMES(float, float32)
+KERNEL_EXTREMES(double, float64)
+KERNEL_EXTREMES(int8_t, int8)
+KERNEL_EXTREMES(int16_t, int16)
+KERNEL_EXTREMES(int32_t, int32)
+KERNEL_EXTREMES(int64_t, int64)
+KERNEL_EXTREMES(uint8_t, uint8)
+KERNEL_EXTREMES(uint16_t, uint16)
+KERNEL_EXTREMES(uint32_t, uint32)
+KERNEL_EXTREMES(uint64_t, uint64)
+
 #endif

@@ -16,6 +16,7 @@ import tvm
 from edgeprune.compiling.artifact import Built
 from edgeprune.compiling.linking import find_linker
 from edgeprune.compiling.native.emit import WEIGHTS_FILE, Labels, model_source, weights_source
+from edgeprune.compiling.native.plain import in_plain_c
 from edgeprune.compiling.native.program import ALIGNMENT, Program, kernels, read_program
 from edgeprune.compiling.processors import Target
 from edgeprune.compiling.tvm.build import Planned, plan, unbuilt
@@ -31,6 +32,12 @@ CFLAGS ?= -O3 -std=gnu11 -static
 {program}: {sources}
 \t$(CC) $(CFLAGS) -pthread {sources} -o $@ -lm
 """
+_KERNELS_BEGIN = """\
+#include "tvm_types.h"
+#ifdef __GNUC__ /* each kernel opens with all facts of its arguments, needed or not */
+#pragma GCC diagnostic ignored "-Wunused-variable"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#endif"""
 _BORROWED = re.compile(r"TVMBackendAllocWorkspace\([^()]*T\.uint64\((\d+)\)")
 
 
@@ -71,11 +78,12 @@ def emit(onnx_path: Path, folder: Path, target: Target) -> None:
     def write(code: tvm.runtime.Module) -> None:
         lines = code.inspect_source().splitlines()
         kept = [line for line in lines if not line.startswith("#include")]
-        (folder / "kernels.c").write_text("\n".join(['#include "tvm_types.h"', *kept, ""]))
+        (folder / "kernels.c").write_text("\n".join([_KERNELS_BEGIN, *kept, ""]))
 
     try:
         with tvm.transform.PassContext(config={"tirx.disable_vectorize": True}):
-            workspace = _kernels(planned, tvm.target.Target({"kind": "c"}), write)
+            plain = replace(planned, module=in_plain_c(planned.module))
+            workspace = _kernels(plain, tvm.target.Target({"kind": "c"}), write)
     except Exception as error:  # TVM raises errors of any kind
         raise unbuilt(onnx_path, target, error) from error
     _, sources = _write_tables(onnx_path, folder, planned, replace(target, features=()), workspace, 1)

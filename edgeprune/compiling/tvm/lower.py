@@ -182,7 +182,8 @@ def _convert(lowering: Lowering, node: Node) -> None:
     attrs = {**attrs, "tvm_custom": {"name": node.name, "num_outputs": len(node.outputs)}}
     convert = onnx_frontend._get_convert_map()[node.op].get_converter(lowering.graph.opset)
     result = lowering.builder.normalize(convert(lowering.builder, inputs, attrs, [{}, {}]))
-    parts = [result] if len(node.outputs) == 1 else [relax.TupleGetItem(result, i) for i in range(len(node.outputs))]
+    several = isinstance(result.ty, relax.TupleType)  # also where the node leaves out all results but the first
+    parts = [relax.TupleGetItem(result, i) for i in range(len(node.outputs))] if several else [result]
     for name, part in zip(node.outputs, parts, strict=True):
         lowering.values[name] = lowering.builder.emit(part)
 
