@@ -6,6 +6,7 @@ target takes a minute or two, while it builds that library. Start with `find_lin
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import shlex
@@ -34,6 +35,7 @@ _STATIC = (
 _SHARED = ("-shared", "-fPIC", "-s")
 _LIBRARIES = ("-lm",)
 _TAIL = 3000
+_FULL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Linker:
 
         Raises:
             CompileError: the compiler fails; what it says is the detail.
+            OSError: it fails and the disk is full.
         """
         self._make((folder / program).absolute(), "program", [*_STATIC, *sources], folder)
 
@@ -63,6 +66,7 @@ class Linker:
 
         Raises:
             CompileError: the compiler fails; what it says is the detail.
+            OSError: it fails and the disk is full.
         """
         made = Path(library).absolute()
         self._make(made, "library", [*_SHARED, *map(os.path.abspath, objects)], made.parent)
@@ -74,6 +78,8 @@ class Linker:
         except OSError as error:
             raise CompileError(f"cannot start {self.name}: {error.strerror}", hint=self.hint) from error
         if done.returncode or not made.is_file():
+            if shutil.disk_usage(folder).free < _FULL_BYTES:  # zig aborts without a word
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             told = (done.stderr or done.stdout)[-_TAIL:]
             raise CompileError(
                 f"{self.name} could not link the {kind}", hint=self.hint, detail=told or f"status {done.returncode}"

@@ -5,6 +5,7 @@ plan (as the runtime tvm) -> machine code and tables of calls -> link with the C
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -56,7 +57,9 @@ def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
     linker = find_linker(target.static_triple)
     planned = plan(onnx_path, target, threads)
     try:
-        workspace = _kernels(planned, planned.target, lambda code: code.write_to_file(str(folder / "kernels.o"), "o"))
+        workspace = _kernels(planned, planned.target, lambda code: _write_object(code, folder / "kernels.o"))
+    except OSError:
+        raise
     except Exception as error:  # TVM raises errors of any kind
         raise unbuilt(onnx_path, target, error) from error
     most = _MOST_THREADS if threads > 1 else 1
@@ -84,6 +87,8 @@ def emit(onnx_path: Path, folder: Path, target: Target) -> None:
         with tvm.transform.PassContext(config={"tirx.disable_vectorize": True}):
             plain = replace(planned, module=in_plain_c(planned.module))
             workspace = _kernels(plain, tvm.target.Target({"kind": "c"}), write)
+    except OSError:
+        raise
     except Exception as error:  # TVM raises errors of any kind
         raise unbuilt(onnx_path, target, error) from error
     _, sources = _write_tables(onnx_path, folder, planned, replace(target, features=()), workspace, 1)
@@ -129,6 +134,16 @@ def _kernels(planned: Planned, target: tvm.target.Target, write: Callable[[tvm.r
     with tvm.transform.PassContext(config=config, instruments=[Watch()]):
         write(tvm.tirx.build(kernels(planned.module), target))
     return max(borrowed)
+
+
+def _write_object(code: tvm.runtime.Module, path: Path) -> None:
+    """Write machine code so that a full disk is an OSError; LLVM itself would end the whole process."""
+    if not (hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir()):
+        code.write_to_file(str(path), "o")
+        return
+    with open(os.memfd_create(path.name), "rb") as memory:
+        code.write_to_file(f"/proc/self/fd/{memory.fileno()}", "o")
+        path.write_bytes(memory.read())
 
 
 def _borrows(kernel: tvm.tirx.PrimFunc) -> int:

@@ -44,7 +44,7 @@ def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
             built = Built("model.so", _weights_bytes(planned.module), _arena_bytes(planned.module))
             executable = relax.build(planned.module, planned.target, relax_pipeline=_FINISH)
         executable.export_library(str(folder / built.model), fcompile=linker.link_library)
-    except CompileError:
+    except (CompileError, OSError):
         raise
     except Exception as error:  # TVM raises errors of any kind
         raise unbuilt(onnx_path, target, error) from error
