@@ -23,6 +23,7 @@ from edgeprune.errors import CompileError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FLOAT = onnx.TensorProto.FLOAT
+_HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 MOST_BYTES = 2**31 - 1
 """Largest network that is compiled: machine code reaches its constants by 32-bit distances."""
 
@@ -72,6 +73,7 @@ def read_graph(path: Path) -> Graph:
     constants = {tensor.name: _array(tensor, path) for tensor in model.graph.initializer}
     inputs = tuple(value.name for value in model.graph.input if value.name not in constants)
     shapes = _shapes(model, path)
+    _refuse_halves(model, path)
     nodes = tuple(_node(index, proto) for index, proto in enumerate(model.graph.node))
     outputs = tuple(value.name for value in model.graph.output)
     return fold_constants(Graph(nodes, constants, shapes, inputs, outputs, opset))
@@ -114,7 +116,7 @@ def _require_whole(path: Path) -> None:
 
 def _array(tensor: onnx.TensorProto, path: Path) -> Array:
     array = onnx.numpy_helper.to_array(tensor)
-    if array.dtype.kind == "f" and array.dtype != np.float32:
+    if array.dtype.kind in "fV" and array.dtype != np.float32:  # V: bfloat16 and narrower
         raise CompileError(
             f"{path}: weight {tensor.name!r} is {array.dtype}, only float32 is compiled",
             hint="export the network in float32",
@@ -138,12 +140,23 @@ def _shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
                 hint="export the network with a float32 input",
             )
         if not shapes.get(value.name):
-            given = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            given = [dim.dim_param or dim.dim_value or "?" for dim in value.type.tensor_type.shape.dim]
             raise CompileError(
                 f"{path}: input {value.name!r} has no static shape: {given}",
                 hint="export with a fixed batch and image size",
             )
     return shapes
+
+
+def _refuse_halves(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse what is computed in 16 bit: compilers drop its rounding, so numbers would not be those of the network."""
+    kinds = {value.name: value.type.tensor_type.elem_type for value in [*model.graph.value_info, *model.graph.output]}
+    for index, node in enumerate(model.graph.node):
+        for kind in {kinds.get(name) for name in node.output} & set(_HALVES):
+            raise CompileError(
+                f"{path}: the {_node(index, node)} gives {onnx.TensorProto.DataType.Name(kind)}, which is not compiled",
+                hint="export the network in float32",
+            )
 
 
 def _node(index: int, proto: onnx.NodeProto) -> Node:
@@ -166,13 +179,17 @@ def fold_constants(graph: Graph) -> Graph:
     for node in graph.nodes:
         if node.op not in ("Loop", "If", "Scan") and all(name in constants for name in node.inputs if name):
             results = _evaluate(node, constants, graph.opset)
-            constants.update(zip(node.outputs, results, strict=True))
         else:
+            results = None
+        if results is None:
             kept.append(node)
+        else:
+            constants.update(zip(node.outputs, results, strict=True))
     return replace(graph, nodes=tuple(kept), constants=constants)
 
 
-def _evaluate(node: Node, constants: dict[str, Array], opset: int) -> list[Array]:
+def _evaluate(node: Node, constants: dict[str, Array], opset: int) -> list[Array] | None:
+    """A node's results, or None if the reference implementation does not have the operator."""
     names = [name for name in node.inputs if name]
     attrs = {k: onnx.numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v for k, v in node.attrs.items()}
     proto = onnx.helper.make_node(node.op, list(node.inputs), list(node.outputs), **attrs)
@@ -185,7 +202,16 @@ def _evaluate(node: Node, constants: dict[str, Array], opset: int) -> list[Array
     results = [onnx.helper.make_empty_tensor_value_info(name) for name in node.outputs]
     body = onnx.helper.make_graph([proto], "constant", infos, results)
     model = onnx.helper.make_model(body, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    values = onnx.reference.ReferenceEvaluator(model).run(None, {name: constants[name] for name in names})
+    try:
+        values = onnx.reference.ReferenceEvaluator(model).run(None, {name: constants[name] for name in names})
+    except Exception as error:  # of any kind, whatever does not fit
+        if "No implementation" in str(error):
+            return None
+        raise CompileError(
+            f"the {node} cannot be computed from its constants: {type(error).__name__}",
+            hint="check the network with onnx.checker, and export it again",
+            detail=str(error),
+        ) from error
     return [np.asarray(value) for value in values]
 
 

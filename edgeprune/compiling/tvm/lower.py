@@ -164,6 +164,7 @@ def _lower_node(lowering: Lowering, rules: dict[str, Rule], node: Node) -> None:
             lowering.values[node.outputs[0]] = value
         else:
             _convert(lowering, node)
+        _require_static(lowering, node)
     except CompileError:
         raise
     except Exception as error:  # TVM raises errors of any kind; each is told with its node
@@ -172,6 +173,17 @@ def _lower_node(lowering: Lowering, rules: dict[str, Rule], node: Node) -> None:
             hint="use the runtime onnxruntime for this network, or replace the operator in the model",
             detail=str(error),
         ) from error
+
+
+def _require_static(lowering: Lowering, node: Node) -> None:
+    for value in (lowering.values[name] for name in node.outputs):
+        kind = None if isinstance(value, Stored) else value.ty
+        extents = kind.shape if isinstance(kind, relax.TensorType) else ()
+        if extents is None or not all(isinstance(extent, tirx.IntImm) for extent in extents):
+            raise CompileError(
+                f"the shape of what the {node} gives is not known before it runs",
+                hint="use the runtime onnxruntime for this network, or replace the operator in the model",
+            )
 
 
 def _convert(lowering: Lowering, node: Node) -> None:
