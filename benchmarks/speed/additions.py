@@ -18,17 +18,16 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import onnxruntime
 import torch
 from interleaved import RUNTIMES, timed_in_turn
 from masked_cases import masked, randomised
 from shrinking_speed import NETWORKS, Network, lacking
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from tvm_vs_onnxruntime import ratio
 
 import edgeprune as ep
@@ -88,11 +87,12 @@ def zero_rows(model: nn.Module, image: Tensor) -> nn.Module:
     """The shrunk network in which both operands of every sum hold all that it keeps."""
     zeroed = private_copy(model).eval()
     network = trace(zeroed, (image,))
-    known, least = propagate(network), None
+    known = propagate(network)
     sums = {(site.node, place) for site in network.sites if site.operator.is_addition for place in (0, 1)}
-    least, decisions = find_live(network, known), find_live(network, known, sums)
-    held: Mapping[fx.Node, Any] = {node: decisions[node].keep & ~least[node].keep for node in decisions}
-    plan = arrange(Analysis(network, known.constants, known.multiples, decisions, held), reorder=False)
+    least, live = find_live(network, known).decisions, find_live(network, known, sums)
+    held = {node: decision.keep & ~least[node].keep for node, decision in live.decisions.items()}
+    analysis = Analysis(network, known.constants, known.multiples, live.decisions, live.asked, held)
+    plan = arrange(analysis, reorder=False)
     shrunk, _ = rewrite(plan, type(model).__name__)
     verify(zeroed, shrunk, (image,))
     return shrunk
