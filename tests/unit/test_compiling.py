@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 
 from edgeprune import compiling
 from edgeprune.compiling import Artifact, compile_module, compile_onnx, load_artifact
-from edgeprune.compiling.tvm.tile import choose_tile
+from edgeprune.compiling.tvm.tile import Reads, choose_tile
 from edgeprune.errors import CompileError, StorageError, UnknownNameError, UserError
 from tests.unit.onnx_nets import Net, reference
 
@@ -252,3 +253,14 @@ def test_tiles_fit_the_registers(vectors: int, registers: int) -> None:
         tile = choose_tile(height, width, vectors, registers)
         assert vectors % tile.vectors == 0
         assert tile.rows * tile.cols * tile.vectors + tile.vectors + 1 < registers
+
+
+@pytest.mark.parametrize("vectors", [1, 11, 23, 47, 89])  # no number divides them, so a tile may have many pixels
+@pytest.mark.parametrize("lanes", [4, 16])
+def test_pixels_of_a_tile_stay_in_the_first_level_cache(vectors: int, lanes: int) -> None:
+    for size, pixel in [(7, 8192), (14, 4096), (28, 2048), (56, 1024), (14, 4096 - 64)]:
+        reads = Reads(size * pixel, pixel, weight_bytes=pixel * lanes, lanes=lanes)
+        tile = choose_tile(size, size, vectors, 32, reads)
+        starts = [row * size * pixel + col * pixel for row in range(tile.rows) for col in range(tile.cols)]
+        # an address modulo 4 KB is the set of a cache of 32 KB with 8 ways
+        assert max(Counter(start % 4096 // 64 for start in starts).values()) <= 8

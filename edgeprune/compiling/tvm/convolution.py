@@ -15,7 +15,7 @@ from tvm import relax, te, tirx
 
 from edgeprune.compiling.tvm.graph import Array
 from edgeprune.compiling.tvm.layout import Stored, stored_channels, vector_lanes
-from edgeprune.compiling.tvm.tile import Tile, choose_tile, padded
+from edgeprune.compiling.tvm.tile import Reads, Tile, choose_tile, padded
 
 ACCUMULATE, RESULT, BORDER = "conv_accumulate", "conv_result", "conv_border"
 TILE = "edgeprune.tile"  # annotation of ACCUMULATE: rows, cols, vectors, lanes, strides, dilation
@@ -71,7 +71,8 @@ def convolve(
     out_height, out_width = window.output(height, width)
     stored = stored_channels(len(weight), lanes)
     width_lanes = vector_lanes(len(weight), lanes)
-    tile = choose_tile(out_height, out_width, stored // width_lanes, registers)
+    reads = tile_reads(image, weight, window, width_lanes)
+    tile = choose_tile(out_height, out_width, stored // width_lanes, registers, reads)
     packed = pack_weight(weight, stored, tile.vectors * width_lanes)
 
     def compute(x: te.Tensor, w: te.Tensor) -> te.Tensor:
@@ -116,6 +117,13 @@ def convolve_depthwise(
         primfunc_attrs={"op_pattern": FUSABLE},
     )
     return Stored(value, len(weight), 4)
+
+
+def tile_reads(image: Stored, weight: Array, window: Window, lanes: int) -> Reads:
+    """How the tiles of a dense convolution lie in memory; arguments as for `convolve`."""
+    pixel = 4 * image.shape[3]
+    down, across = window.strides
+    return Reads(down * image.shape[2] * pixel, across * pixel, 4 * lanes * weight[0].size, lanes)
 
 
 def pack_weight(weight: Array, stored: int, block: int) -> Array:

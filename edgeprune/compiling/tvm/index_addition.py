@@ -17,7 +17,7 @@ from tvm import relax, te, tirx
 
 from edgeprune.compiling.tvm.additions import Sum
 from edgeprune.compiling.tvm.channels import FILL
-from edgeprune.compiling.tvm.convolution import Window, pack_weight, with_border
+from edgeprune.compiling.tvm.convolution import Window, pack_weight, tile_reads, with_border
 from edgeprune.compiling.tvm.gather import lanes_from, loop, picked_vector, scheduled_kernel, sequence, shuffled, splat
 from edgeprune.compiling.tvm.graph import Array
 from edgeprune.compiling.tvm.layout import Stored, stored_channels, vector_lanes
@@ -83,7 +83,8 @@ def convolve_add(
     channels = len(total.offset)
     width, stored = vector_lanes(channels, lanes), stored_channels(channels, lanes)
     whole, size = total.stored(stored), images[1].shape[1:3]
-    slots = choose_slots(whole.picked[0], width, size, weight[0].size, registers)
+    reads = tile_reads(images[0], weight, window, width)
+    slots = choose_slots(whole.picked[0], width, size, weight[0].size, registers, reads)
     used = np.append(weight, np.zeros_like(weight[:1]), axis=0)[slots.filters.reshape(-1)]
     packed = pack_weight(used, len(used), slots.filters.shape[1])
     reach = window.input(padded(size[0], slots.tile.rows), padded(size[1], slots.tile.cols))

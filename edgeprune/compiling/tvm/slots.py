@@ -15,7 +15,7 @@ import numpy as np
 from edgeprune.compiling.tvm.channels import FILL
 from edgeprune.compiling.tvm.graph import Array
 from edgeprune.compiling.tvm.layout import vector_lanes
-from edgeprune.compiling.tvm.tile import Tile, choose_tile, cycles_per_product
+from edgeprune.compiling.tvm.tile import Reads, Tile, choose_tile, cycles_per_product
 
 # To put the channels of one vector of the result in place: one or two instructions. A choice: 0 to 4 give the same
 # slots on ResNet-18, -20, -50 and -56 with half of each convolution's filters removed at random, vectors of 4 to 16.
@@ -41,7 +41,9 @@ class Slots:
     places: Array
 
 
-def choose_slots(spread: Array, lanes: int, size: tuple[int, int], reduction: int, registers: int) -> Slots:
+def choose_slots(
+    spread: Array, lanes: int, size: tuple[int, int], reduction: int, registers: int, reads: Reads | None = None
+) -> Slots:
     """The cheapest order: as few vectors of filters as can be packed, or one for each vector of the result.
 
     Args:
@@ -50,6 +52,7 @@ def choose_slots(spread: Array, lanes: int, size: tuple[int, int], reduction: in
         size: Rows and columns of the result.
         reduction: Multiply-adds of one output value.
         registers: Vector registers of the target.
+        reads: How the convolution's tiles lie in memory, if that is known.
 
     Raises:
         ValueError: no channel takes a filter.
@@ -62,11 +65,11 @@ def choose_slots(spread: Array, lanes: int, size: tuple[int, int], reduction: in
     least, best, cheapest = -(-int(counts.sum()) // lanes), None, np.inf
     narrow = vector_lanes(int(counts.sum()), lanes)
     if len(used) and narrow < lanes:
-        return _in_order(spread, lanes, choose_tile(*size, 1, registers), [list(range(len(counts)))], narrow)
+        return _in_order(spread, lanes, choose_tile(*size, 1, registers, reads), [list(range(len(counts)))], narrow)
     for vectors in range(least, len(used) + 1):
-        tile = choose_tile(*size, vectors, registers)
+        tile = choose_tile(*size, vectors, registers, reads)
         shuffled = vectors < len(used)
-        cycles = vectors * reduction * cycles_per_product(tile, *size) + shuffled * len(used) * _SHUFFLE_CYCLES
+        cycles = vectors * reduction * cycles_per_product(tile, *size, reads) + shuffled * len(used) * _SHUFFLE_CYCLES
         if cycles >= cheapest:
             continue
         packed = _pack(counts, vectors // tile.vectors, tile.vectors * (lanes if shuffled else 1), shuffled=shuffled)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from edgeprune.compiling.tvm.layout import stored_channels, vector_lanes
-from edgeprune.compiling.tvm.tile import Tile, choose_tile, cycles_per_product, padded
+from edgeprune.compiling.tvm.tile import Reads, Tile, choose_tile, cycles_per_product, padded
 
 PIXELS = (4, 2)  # m of the tiles considered; with 6 the error of a layer is 10 times that of the direct convolution's
 # Cycles to transform one vector of channels at one point, there or back; bytes a cycle from memory, from the caches
@@ -73,8 +73,9 @@ def choose_blocks(size: tuple[int, int], channels: tuple[int, int], machine: Mac
     if given < machine.lanes:
         return None  # the transforms of a few channels waste most of a vector
     vectors = stored_channels(made, machine.lanes) // vector_lanes(made, machine.lanes)
-    tile = choose_tile(*size, vectors, machine.registers)
-    direct = 9 * size[0] * size[1] * given * vectors * cycles_per_product(tile, *size)
+    reads = _reads(size[1], channels, 9, machine)
+    tile = choose_tile(*size, vectors, machine.registers, reads)
+    direct = 9 * size[0] * size[1] * given * vectors * cycles_per_product(tile, *size, reads)
     direct += 36 * given * stored_channels(made, machine.lanes) / _FROM_MEMORY
     cuts = [cut for pixels in PIXELS for cut in _cuts(size, pixels, vectors, channels, machine)]
     best = min(cuts, key=lambda cut: winograd_cycles(cut, size, channels, machine))
@@ -89,7 +90,8 @@ def winograd_cycles(blocks: Blocks, size: tuple[int, int], channels: tuple[int, 
     vectors_in = -(-given // vector_lanes(given, machine.lanes))
     vectors_out = stored_channels(made, machine.lanes) // blocks.lanes
     groups = vectors_out // tile.vectors
-    product = points * tiles * given * vectors_out * cycles_per_product(tile, *blocks.tiles)
+    reads = _reads(blocks.tiles[1], channels, 1, machine)
+    product = points * tiles * given * vectors_out * cycles_per_product(tile, *blocks.tiles, reads)
     transforms = _TRANSFORM_CYCLES * points * tiles * (vectors_in + vectors_out)
     cycles = (product + transforms) * number * _imbalance(number if number > 1 else groups, machine.threads)
     limit = (machine.l2_bytes or _UNKNOWN_L2) * _SHARE_OF_L2
@@ -99,6 +101,13 @@ def winograd_cycles(blocks: Blocks, size: tuple[int, int], channels: tuple[int, 
     if held > limit:
         cycles += number * (1 + groups) * held / _FROM_AFAR
     return cycles
+
+
+def _reads(cols: int, channels: tuple[int, int], taps: int, machine: Machine) -> Reads:
+    """How tiles lie in an image of so many columns, or in one point of so many columns of tiles."""
+    given, made = channels
+    pixel, lanes = 4 * stored_channels(given, machine.lanes), vector_lanes(made, machine.lanes)
+    return Reads(cols * pixel, pixel, 4 * lanes * taps * given, lanes)
 
 
 def _imbalance(parts: int, threads: int) -> float:
@@ -114,7 +123,7 @@ def _cuts(
     cuts = []
     for rows in {-(-down // parts) for parts in range(1, down + 1)}:
         for cols in {-(-across // parts) for parts in range(1, across + 1)}:
-            tile = choose_tile(rows, cols, vectors, machine.registers)
+            tile = choose_tile(rows, cols, vectors, machine.registers, _reads(cols, channels, 1, machine))
             number = (-(-down // rows), -(-across // cols))
             lanes = vector_lanes(channels[1], machine.lanes)
             cuts.append(Blocks(pixels, (rows, cols), number, tile, lanes))
