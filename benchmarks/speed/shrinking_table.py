@@ -169,6 +169,11 @@ def read(path: Path) -> list[Row]:
         return [Row(**{name: value(name, text) for name, text in line.items()}) for line in csv.DictReader(file)]
 
 
+def _place(row: Row) -> tuple[int, float, int]:
+    """Where a row stands in the table, whenever it was measured."""
+    return [network.name for network in NETWORKS].index(row.network), row.ratio, (*CASES, THEIRS).index(row.case)
+
+
 def write(rows: Sequence[Row], path: Path) -> None:
     """One line a row, under the names of `Row`."""
     with path.open("w", newline="") as file:
@@ -251,7 +256,7 @@ def main() -> int:
                         continue
                     taken = {"threads": options.threads, "turns": options.rounds, "repeats": options.repeats}
                     new = measure(network, part, transport, folder, **taken)
-                    rows += new
+                    rows = sorted([*rows, *new], key=_place)
                     write(rows, options.out / "shrinking.csv")
                     print(*map(_line, new), sep="\n", flush=True)
     (options.out / "shrinking.md").write_text(page(rows, options.threads))
