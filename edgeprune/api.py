@@ -39,12 +39,21 @@ def run(matrix: str | Path, results: str | Path | None = None) -> Outcome:
 
 
 def compile(
-    path: str | Path, target: str = "host", threads: int = 1, out: str | Path = "compiled", runtime: str = "native"
+    path: str | Path,
+    target: str = "host",
+    threads: int = 1,
+    out: str | Path = "compiled",
+    runtime: str = "native",
+    tuned: str | Path | None = None,
 ) -> Artifact:
     """Compile an ONNX file for a target, by default to one static program; the artifact's files lie in `out`.
 
+    `tuned` is a folder with what `edgeprune tune` found for the target and as many threads.
+
     Raises:
         UnknownNameError: no such target or runtime.
+        UserError: the runtime cannot use what was tuned, or nothing was for the target.
         CompileError: the compiler refused the network; the message names the operator.
     """
-    return compiling.compile_onnx(Path(path), Path(out), runtime=runtime, target=target, threads=threads)
+    folder = Path(tuned) if tuned is not None else None
+    return compiling.compile_onnx(Path(path), Path(out), runtime=runtime, target=target, threads=threads, tuned=folder)

@@ -27,6 +27,7 @@ _VERBS = {
     "status": "what of a results folder is done, failed and left",
     "shrink": "shrink a masked network of your own to an ONNX file",
     "compile": "compile an ONNX file to one static program for a device",
+    "tune": "try a network's convolutions in other forms on the device; `compile --tuned` uses the faster ones",
     "doctor": "what is installed here, what blocks good numbers, and how to mend it",
     "devices": "the known devices and whether they answer",
     "models": "the networks that a matrix can name",

@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="1 makes code for one thread, about 1 %% faster there; else (default) the program takes --threads 1..64",
     )  # fmt: skip
     parser.add_argument(
+        "--tuned", metavar="DIR", type=Path, help="use what `edgeprune tune` found for the target and as many --threads"
+    )
+    parser.add_argument(
         "--emit", choices=("program", "c"), default="program",
         help="program (default), or c: self-contained C sources for a tool-chain of your own, slower code",
     )  # fmt: skip
@@ -42,6 +45,8 @@ def carry_out(given: argparse.Namespace) -> int:
 
     if given.threads < 1:
         raise UserError(f"--threads {given.threads}", hint="give a whole number of at least 1")
+    if given.tuned is not None and given.emit == "c":
+        raise UserError("--tuned and --emit c do not go together", hint="leave one out: the C sources have no vectors")
     compiling.target(given.target)  # a wrong name is told before tvm is loaded
     what = f"compiling {given.model.name} for {given.target}"
     with Console(stderr=True).status(f"{what} (the first program for a target takes a minute or two)"):
@@ -49,7 +54,7 @@ def carry_out(given: argparse.Namespace) -> int:
             files = compiling.emit_c(given.model, given.out, target=given.target)
         else:
             artifact = compiling.compile_onnx(
-                given.model, given.out, runtime="native", target=given.target, threads=given.threads
+                given.model, given.out, runtime="native", target=given.target, threads=given.threads, tuned=given.tuned
             )
     if given.emit == "c":
         print(f"{given.out}: {len(files)} files; build them with: make -C {given.out} CC=COMPILER")

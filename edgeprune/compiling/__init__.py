@@ -5,10 +5,11 @@ Importing this package loads neither torch nor tvm nor onnx; a runtime's compile
 
 from edgeprune.compiling.artifact import Artifact, load_artifact
 from edgeprune.compiling.compiler import compile_module, compile_onnx, emit_c
-from edgeprune.compiling.processors import Target, target, targets
+from edgeprune.compiling.processors import HOST, Target, target, targets
 from edgeprune.compiling.registry import distributions, is_program, runtimes, takes_module
 
 __all__ = [
+    "HOST",
     "Artifact",
     "Target",
     "compile_module",

@@ -22,7 +22,15 @@ from edgeprune.errors import CompileError, StorageError, UserError
 Made = TypeVar("Made")
 
 
-def compile_onnx(onnx_path: Path, out: Path, *, runtime: str, target: str = "host", threads: int = 1) -> Artifact:
+def compile_onnx(
+    onnx_path: Path,
+    out: Path,
+    *,
+    runtime: str,
+    target: str = "host",
+    threads: int = 1,
+    tuned: Path | None = None,
+) -> Artifact:
     """Compile an ONNX file for a runtime and a target.
 
     Args:
@@ -31,9 +39,11 @@ def compile_onnx(onnx_path: Path, out: Path, *, runtime: str, target: str = "hos
         runtime: One of `runtimes()`.
         target: One of `targets()`.
         threads: Threads the network will run on, at least 1.
+        tuned: Folder with what `edgeprune tune` found for the target and so many threads.
 
     Raises:
         UnknownNameError: no such runtime or target.
+        UserError: the runtime cannot use what was tuned, or nothing was for the target.
         CompileError: the compiler refused the network; the message names the operator and its node.
         StorageError: the files cannot be written.
 
@@ -47,8 +57,11 @@ def compile_onnx(onnx_path: Path, out: Path, *, runtime: str, target: str = "hos
     if not onnx_path.is_file():
         raise CompileError(f"there is no file {onnx_path}", hint="export the network first")
     _check_threads(threads)
+    if tuned is not None and not entry.takes_tuned:
+        raise UserError(f"the runtime {runtime} has nothing to tune", hint="use the runtime native or tvm")
     build = entry.build()
-    return _publish(out, runtime, target, threads, lambda folder: build(onnx_path, folder, where, threads))
+    options = {"tuned": tuned} if tuned is not None else {}
+    return _publish(out, runtime, target, threads, lambda folder: build(onnx_path, folder, where, threads, **options))
 
 
 def emit_c(onnx_path: Path, out: Path, *, target: str = "host") -> tuple[Path, ...]:

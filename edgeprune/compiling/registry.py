@@ -21,12 +21,14 @@ class Runtime:
         module: Module whose `build(source, folder, target, threads)` makes them; loaded when it is used.
         distributions: Python packages whose versions the files depend on.
         takes_module: The source is a PyTorch module with example inputs instead of an ONNX file.
+        takes_tuned: `build` takes what `edgeprune tune` found, as `tuned`.
         is_program: The model that it makes is a program that needs no worker (`devices/native/`).
     """
 
     module: str
     distributions: tuple[str, ...]
     takes_module: bool = False
+    takes_tuned: bool = False
     is_program: bool = False
 
     def build(self) -> Build:
@@ -37,11 +39,14 @@ class Runtime:
 
 _RUNTIMES = {
     "native": Runtime(
-        "edgeprune.compiling.native.build", ("apache-tvm", "apache-tvm-ffi", "onnx", "ziglang"), is_program=True
+        "edgeprune.compiling.native.build",
+        ("apache-tvm", "apache-tvm-ffi", "onnx", "ziglang"),
+        takes_tuned=True,
+        is_program=True,
     ),
     "onnxruntime": Runtime("edgeprune.compiling.onnxruntime", ("onnxruntime", "onnx")),
     "torch": Runtime("edgeprune.compiling.torch", ("torch",), takes_module=True),
-    "tvm": Runtime("edgeprune.compiling.tvm.build", ("apache-tvm", "apache-tvm-ffi", "onnx")),
+    "tvm": Runtime("edgeprune.compiling.tvm.build", ("apache-tvm", "apache-tvm-ffi", "onnx"), takes_tuned=True),
 }
 
 

@@ -42,7 +42,7 @@ _KERNELS_BEGIN = """\
 _BORROWED = re.compile(r"TVMBackendAllocWorkspace\([^()]*T\.uint64\((\d+)\)")
 
 
-def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
+def build(onnx_path: Path, folder: Path, target: Target, threads: int, tuned: Path | None = None) -> Built:
     """Compile an ONNX file into a static program.
 
     Args:
@@ -50,12 +50,13 @@ def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
         folder: Where the program is put.
         target: What it is for.
         threads: More than 1: kernels share their work between as many threads as the program is told to use.
+        tuned: Folder with what `edgeprune tune` found.
 
     Raises:
         CompileError: the network cannot be compiled, or there is no C compiler for the target.
     """
     linker = find_linker(target.static_triple)
-    planned = plan(onnx_path, target, threads)
+    planned = plan(onnx_path, target, threads, tuned=tuned)
     try:
         workspace = _kernels(planned, planned.target, lambda code: _write_object(code, folder / "kernels.o"))
     except OSError:
@@ -68,7 +69,7 @@ def build(onnx_path: Path, folder: Path, target: Target, threads: int) -> Built:
     linker.link([*sources, "kernels.o"], folder, PROGRAM)
     for file in made:
         file.unlink()
-    return Built(PROGRAM, len(program.weights), program.arena_bytes)
+    return Built(PROGRAM, len(program.weights), program.arena_bytes, planned.notes)
 
 
 def emit(onnx_path: Path, folder: Path, target: Target) -> None:

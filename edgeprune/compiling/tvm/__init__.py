@@ -7,5 +7,6 @@ lower.py, ops.py, pooling.py             operator by operator into kernels on st
 convolution.py, tile.py                  the kernels that matter
 winograd*.py                             3x3 convolutions with fewer multiplications
 index_addition.py, slots.py, gather.py   kernels that move channels, in which nothing is moved twice
+form.py, tuned.py, tuning.py, rpc.py     orders of loops found by trying them on the device, where that is asked for
 schedule.py                              in which order kernels compute
 """

@@ -1,13 +1,14 @@
 """TVM's RPC, on this machine's loopback alone: whoever reaches such a server may run anything on it.
 
 `serve` starts a server here. A device's own server listens on the device's loopback, started there by
-`python -m tvm.exec.rpc_server --host 127.0.0.1 --port 9090`, and is reached through a tunnel:
-`ssh -L 9090:127.0.0.1:9090 DEVICE`. Start with `connect`.
+`python -m tvm.exec.rpc_server --host 127.0.0.1 --port 9090` (of `pip install apache-tvm[rpc]`), and is reached through
+a tunnel: `ssh -L 9090:127.0.0.1:9090 DEVICE`. Start with `connect`.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgeprune.errors import DeviceError, UserError
 _HERE = "127.0.0.1"
 _PORTS = (9190, 9390)
 _SESSION_S = 120
+_BIND = "TVM_BIND_THREADS"
 
 
 def loopback(address: str) -> tuple[str, int]:
@@ -51,7 +53,13 @@ def loopback(address: str) -> tuple[str, int]:
 @contextmanager
 def serve() -> Iterator[tuple[str, int]]:
     """A server of this machine, in a process of its own, that listens on the loopback; gives its host and port."""
-    server = rpc.Server(_HERE, *_PORTS, silent=True)
+    kept = os.environ.get(_BIND)
+    os.environ[_BIND] = "0"  # inherited; else the server's threads leave the cores that this process was pinned to
+    try:
+        server = rpc.Server(_HERE, *_PORTS, silent=True)
+    finally:
+        del os.environ[_BIND]
+        os.environ.update({_BIND: kept} if kept is not None else {})
     try:
         yield _HERE, server.port
     finally:

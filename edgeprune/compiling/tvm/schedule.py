@@ -9,6 +9,7 @@ other kernel goes to `_pixelwise`: one loop over pixels, channels in vectors.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import tvm
@@ -16,6 +17,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from edgeprune.compiling.tvm.convolution import ACCUMULATE, BORDER, TILE
+from edgeprune.compiling.tvm.form import Form
 from edgeprune.compiling.tvm.gather import SCHEDULED, in_parallel
 from edgeprune.compiling.tvm.multiply import written_out
 from edgeprune.compiling.tvm.tile import Factor
@@ -26,7 +28,9 @@ _REDUCTION = 2  # tirx.IterVar.CommReduce
 _UNROLLED = 64  # the longest loop that is written out
 
 
-def schedule_module(module: tvm.IRModule, lanes: int, factor: Factor, *, parallel: bool) -> tvm.IRModule:
+def schedule_module(
+    module: tvm.IRModule, lanes: int, factor: Factor, *, parallel: bool, forms: Mapping[str, Form] | None = None
+) -> tvm.IRModule:
     """Schedule every kernel of a fused module.
 
     Args:
@@ -34,31 +38,48 @@ def schedule_module(module: tvm.IRModule, lanes: int, factor: Factor, *, paralle
         lanes: float32 lanes of the target's vector.
         factor: How the target multiplies vectors.
         parallel: Whether outer loops are shared between threads.
+        forms: What tuning chose, by the names of kernels.
     """
+    chosen = forms or {}
     scheduled = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
     for name, kernel in module.functions_items():
         if not isinstance(kernel, tirx.PrimFunc):
             continue
         if not (kernel.attrs and SCHEDULED in kernel.attrs):
-            scheduled.update_func(name, _schedule_kernel(kernel, lanes, factor, parallel=parallel))
+            form = chosen.get(str(name.name_hint))
+            scheduled.update_func(name, schedule_kernel(kernel, lanes, factor, parallel=parallel, form=form))
         elif parallel:
             scheduled.update_func(name, in_parallel(kernel))
     return scheduled
 
 
-def _schedule_kernel(kernel: tirx.PrimFunc, lanes: int, factor: Factor, *, parallel: bool) -> tirx.PrimFunc:
+def schedule_kernel(
+    kernel: tirx.PrimFunc, lanes: int, factor: Factor, *, parallel: bool, form: Form | None = None
+) -> tirx.PrimFunc:
+    """Schedule one kernel; arguments as for `schedule_module`.
+
+    Args:
+        kernel: One that is not yet scheduled.
+        lanes: float32 lanes of the target's vector.
+        factor: How the target multiplies vectors.
+        parallel: Whether outer loops are shared between threads.
+        form: One of its `forms`; None: the one that needs no tuning.
+    """
     schedule = Schedule(kernel, debug_mask=0, enable_check=False)
     anchor = next((block for block in _blocks(schedule) if _name(schedule, block).startswith(ACCUMULATE)), None)
     if any(_name(schedule, block) == PRODUCT for block in _blocks(schedule)):
         _winograd(schedule, parallel=parallel)
     elif anchor is not None:
-        return _convolution(schedule, anchor, lanes, factor, parallel=parallel)
+        form = form or Form.untuned(schedule, anchor)
+        return _convolution(schedule, anchor, form, lanes, factor, parallel=parallel)
     else:
         _pixelwise(schedule, lanes, parallel=parallel)
     return schedule.mod["main"]
 
 
-def _convolution(schedule: Schedule, anchor: Any, lanes: int, factor: Factor, *, parallel: bool) -> tirx.PrimFunc:
+def _convolution(
+    schedule: Schedule, anchor: Any, form: Form, lanes: int, factor: Factor, *, parallel: bool
+) -> tirx.PrimFunc:
     blocks = _blocks(schedule)
     last, borders = blocks[-1], []
     for block in blocks[:-1]:
@@ -67,16 +88,19 @@ def _convolution(schedule: Schedule, anchor: Any, lanes: int, factor: Factor, *,
             borders.append(block)
         elif not name.startswith(ACCUMULATE):
             schedule.compute_inline(block)
-    rows, cols, vectors, width = (int(part) for part in schedule.get(anchor).annotations[TILE][:4])
+    width, *steps = (int(part) for part in schedule.get(anchor).annotations[TILE][3:])
+    schedule.unannotate(anchor, TILE)
+    schedule.annotate(anchor, TILE, [form.rows, form.cols, form.vectors, width, *steps])
     image, row, col, channel, *reduction = schedule.get_loops(anchor)
-    channel_block, channel_in = schedule.split(channel, [None, vectors * width])
-    row_tile, row_in = schedule.split(row, [None, rows])
-    col_tile, col_in = schedule.split(col, [None, cols])
-    schedule.reorder(channel_block, image, row_tile, col_tile, *reduction, row_in, col_in, channel_in)
-    outer = schedule.fuse(channel_block, image, row_tile)
+    channel_block, channel_in = schedule.split(channel, [None, form.vectors * width])
+    row_tile, row_in = schedule.split(row, [None, form.rows])
+    col_tile, col_in = schedule.split(col, [None, form.cols])
+    outside = [image, row_tile, channel_block] if form.rows_outside else [channel_block, image, row_tile]
+    schedule.reorder(*outside, col_tile, *reduction, row_in, col_in, channel_in)
+    outer = schedule.fuse(*outside)
     schedule.reverse_compute_at(last, col_tile)
     vector, lane = schedule.split(channel_in, [None, width])
-    for loop in (row_in, col_in, vector):
+    for loop in (row_in, col_in, vector, *(reduction[1:2] if form.columns_unrolled else [])):
         schedule.unroll(loop)
     schedule.vectorize(lane)
     if parallel:
