@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUTSIDE := $(VENV)/outside
 PYTEST_ARGS ?=
+# Processes that run tests, of about 1 GB each; 0 runs them one after the other in this one.
+WORKERS ?= 2
 RESULTS ?= results/quickstart
 # Where the tables of compiled networks go; results/published is what is committed.
 COMPILE_RESULTS ?= results/compile
@@ -16,7 +18,7 @@ demo: $(STAMP)
 	$(BIN)/edgeprune run quickstart --results $(RESULTS)
 
 test: $(STAMP) $(OUTSIDE) packages
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""What several tests share: the wheel, installed outside the checkout, and the quickstart that a new user would run."""
+"""What several tests share: the wheel, installed outside the checkout, and the quickstart that a new user would run.
+
+`make test` runs tests in several processes, each test in the next that is free, but for those of `TOGETHER`.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,45 @@ import sysconfig
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+# Before torch and tvm are imported. TVM's threads wait by giving the core away 300,000 times, each time for as long as
+# whoever shares it likes: beside other tests that takes minutes. Threads of PyTorch wait for each other too.
+os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 QUICKSTART_SECONDS = 1500
+MEASURING = "runs that measure, and pin themselves to the same core"
+TOGETHER = {
+    "test_run.py": MEASURING,
+    "test_quickstart.py": MEASURING,
+    "test_readme.py": MEASURING,
+    "test_cli_shrink.py": "a masked network",
+    "test_emulated_cells.py": "a program under emulation",
+    "test_exporting.py": "an exported network",
+    "test_instruction_table.py": "compiled networks",
+    "test_native_programs.py": "compiled programs",
+    "test_native_runtime.py": "a program with sanitizers",
+    "test_reporting_page.py": "a browser",
+    "test_shrinking_outside_usable.py": "shrunk networks",
+}
+"""Files whose tests one process runs, one after the other, with all files that have the same in common."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Tests are given to processes one at a time, or with those that they have something in common with."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER.get(nodeid.partition("::")[0].rpartition("/")[2], nodeid)
+
+    return Together(config, log)
 
 
 @dataclass(frozen=True)

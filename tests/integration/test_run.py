@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ finetune: {epochs: 1}
 measure: {samples: 5, seconds: 0.02, launches: 3, group_seconds: 0.001, warmup_seconds: 0.02, warmup_max: 20}
 """
 CELLS, LAUNCHES = 3, 3
+MEASURED_ONCE = MATRIX.replace("launches: 3", "launches: 1")
 MARK = "EDGEPRUNE_TEST_PLACE"
 
 STOP_SECONDS = 10  # two are promised; a machine that others slow down may take longer
@@ -97,6 +99,23 @@ def edgeprune(place: Path, cache: Path, *arguments: str) -> subprocess.Completed
     return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
 
+@pytest.fixture(scope="session")
+def finished_run(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "m.yaml").write_text(MATRIX)
+    done = edgeprune(folder, shared_cache, "run", "m.yaml")
+    assert done.returncode == 0, done.stderr
+    return folder / "results" / "small"
+
+
+@pytest.fixture
+def finished(place: Path, finished_run: Path) -> Path:
+    """A user's folder where a run has finished."""
+    shutil.copytree(finished_run, place / "results" / "small")
+    return place
+
+
 def records(place: Path) -> journal.JournalContents:
     return journal.read(place / "results" / "small" / journal.JOURNAL_NAME)
 
@@ -151,7 +170,7 @@ def test_a_run_measures_everything_and_the_second_time_nothing(place: Path, shar
 
 
 def test_every_runtime_of_this_machine_gives_the_same_numbers(place: Path, shared_cache: Path) -> None:
-    (place / "m.yaml").write_text(MATRIX.replace("[onnxruntime]", "[onnxruntime, tvm, torch]"))
+    (place / "m.yaml").write_text(MEASURED_ONCE.replace("[onnxruntime]", "[onnxruntime, tvm, torch]"))
     done = edgeprune(place, shared_cache, "run", "m.yaml")
     assert done.returncode == 0, done.stderr
     cells = rows(place, "cells.csv")
@@ -192,18 +211,17 @@ def test_twenty_kills_at_random_moments_lose_and_repeat_nothing(place: Path, sha
     assert_complete(place)
 
 
-def test_partners_that_a_stop_parted_are_measured_together_again(place: Path, shared_cache: Path) -> None:
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    path = place / "results" / "small" / journal.JOURNAL_NAME
+def test_partners_that_a_stop_parted_are_measured_together_again(finished: Path, shared_cache: Path) -> None:
+    path = finished / "results" / "small" / journal.JOURNAL_NAME
     lines = path.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if b'"kind":"cell"' not in line]
     paired = [number for number, line in enumerate(kept) if b'"purpose":"latency"' in line and b'"unit":"l1' in line]
     del kept[paired[-1] :]
     path.write_bytes(b"".join(kept))
-    before = launches(place)
+    before = launches(finished)
     lonely = before[-1]
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    new = launches(place)[len(before) :]
+    assert edgeprune(finished, shared_cache, "run", "m.yaml").returncode == 0
+    new = launches(finished)[len(before) :]
     redone = [launch for launch in new if launch.unit == lonely.unit and launch.block == lonely.block]
     assert len({launch.cell_id for launch in redone}) == 2
     assert len({launch.session_id for launch in redone}) == 1
@@ -240,21 +258,19 @@ def test_a_second_run_in_one_folder_is_refused(place: Path, shared_cache: Path) 
     assert "--results" in second.stderr
 
 
-def test_a_changed_measuring_plan_is_not_mixed_into_old_results(place: Path, shared_cache: Path) -> None:
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    (place / "m.yaml").write_text(MATRIX.replace("samples: 5", "samples: 6"))
-    other = edgeprune(place, shared_cache, "run", "m.yaml")
+def test_a_changed_measuring_plan_is_not_mixed_into_old_results(finished: Path, shared_cache: Path) -> None:
+    (finished / "m.yaml").write_text(MATRIX.replace("samples: 5", "samples: 6"))
+    other = edgeprune(finished, shared_cache, "run", "m.yaml")
     assert other.returncode == 2
     assert "measure" in other.stderr
     assert "--results" in other.stderr
 
 
-def test_added_recipes_go_into_the_same_folder(place: Path, shared_cache: Path) -> None:
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    before = {row["cell_id"]: row["latency_ns_median"] for row in rows(place, "cells.csv")}
-    (place / "m.yaml").write_text(MATRIX.replace("[0.5]", "[0.5, 0.7]"))
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    after = {row["cell_id"]: row["latency_ns_median"] for row in rows(place, "cells.csv")}
+def test_added_recipes_go_into_the_same_folder(finished: Path, shared_cache: Path) -> None:
+    before = {row["cell_id"]: row["latency_ns_median"] for row in rows(finished, "cells.csv")}
+    (finished / "m.yaml").write_text(MATRIX.replace("[0.5]", "[0.5, 0.7]"))
+    assert edgeprune(finished, shared_cache, "run", "m.yaml").returncode == 0
+    after = {row["cell_id"]: row["latency_ns_median"] for row in rows(finished, "cells.csv")}
     assert len(after) == CELLS + 2
     assert before.items() <= after.items()
 
@@ -285,7 +301,7 @@ def test_a_user_s_model_that_fails_fails_its_cells_only(
     place: Path, shared_cache: Path, source: str, words: list[str]
 ) -> None:
     (place / "own_net.py").write_text(source)
-    (place / "m.yaml").write_text(MATRIX.replace("[lenet5]", "['own_net:build', lenet5]"))
+    (place / "m.yaml").write_text(MEASURED_ONCE.replace("[lenet5]", "['own_net:build', lenet5]"))
     done = edgeprune(place, shared_cache, "run", "m.yaml")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr + done.stdout
@@ -297,27 +313,25 @@ def test_a_user_s_model_that_fails_fails_its_cells_only(
         assert status["lenet5", variant]["status"] == "ok"
 
 
-def test_a_journal_that_was_damaged_is_mended_by_the_same_command(place: Path, shared_cache: Path) -> None:
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    path = place / "results" / "small" / journal.JOURNAL_NAME
+def test_a_journal_that_was_damaged_is_mended_by_the_same_command(finished: Path, shared_cache: Path) -> None:
+    path = finished / "results" / "small" / journal.JOURNAL_NAME
     lines = path.read_bytes().splitlines(keepends=True)
     victim = next(number for number, line in enumerate(lines) if b'"purpose":"latency"' in line)
     lines[victim] = lines[victim].replace(b'"block":', b'"blick":')
     lines[-1] = lines[-1][:-20]
     path.write_bytes(b"".join(lines))
-    report = edgeprune(place, shared_cache, "report", "results/small")
+    report = edgeprune(finished, shared_cache, "report", "results/small")
     assert f"journal.jsonl line {victim + 1} left out" in report.stderr
     assert "Traceback" not in report.stderr
-    again = edgeprune(place, shared_cache, "run", "m.yaml")
+    again = edgeprune(finished, shared_cache, "run", "m.yaml")
     assert again.returncode == 0, again.stderr
-    assert len([row for row in rows(place, "cells.csv") if row["status"] == "ok"]) == CELLS
-    assert_complete(place)
+    assert len([row for row in rows(finished, "cells.csv") if row["status"] == "ok"]) == CELLS
+    assert_complete(finished)
 
 
-def test_a_full_disk_stops_with_one_message_and_loses_nothing(place: Path, shared_cache: Path) -> None:
+def test_a_full_disk_stops_with_one_message_and_loses_nothing(finished: Path, shared_cache: Path) -> None:
     """A limit of the kernel on file sizes stands in for the disk: the journal cannot grow to its full length."""
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    path = place / "results" / "small" / journal.JOURNAL_NAME
+    path = finished / "results" / "small" / journal.JOURNAL_NAME
     lines = path.read_bytes().splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if b'"purpose":"latency"' in line)
     path.write_bytes(b"".join(lines[: first + 1]))
@@ -329,60 +343,58 @@ def test_a_full_disk_stops_with_one_message_and_loses_nothing(place: Path, share
     )
     environment = os.environ | {"EDGEPRUNE_CACHE": str(shared_cache)}
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=place, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script], cwd=finished, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
     assert "the disk is full" in done.stderr
     assert "run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
-    kept = launches(place)
+    kept = launches(finished)
     assert len(kept) > 2
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    assert launches(place)[: len(kept)] == kept
-    assert_complete(place)
+    assert edgeprune(finished, shared_cache, "run", "m.yaml").returncode == 0
+    assert launches(finished)[: len(kept)] == kept
+    assert_complete(finished)
 
 
-def test_a_cell_that_failed_is_paired_when_it_is_mended(place: Path, shared_cache: Path) -> None:
+def test_a_cell_that_failed_is_paired_when_it_is_mended(finished: Path, shared_cache: Path) -> None:
     """The shrunk cell's launches and end are lost, as if it had failed: its partner is measured beside it again."""
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    shrunk = next(row["cell_id"] for row in rows(place, "cells.csv") if row["variant"] == "shrunk")
-    path = place / "results" / "small" / journal.JOURNAL_NAME
+    shrunk = next(row["cell_id"] for row in rows(finished, "cells.csv") if row["variant"] == "shrunk")
+    path = finished / "results" / "small" / journal.JOURNAL_NAME
     kept = [
         line for line in path.read_bytes().splitlines(keepends=True) if f'"cell_id":"{shrunk}"'.encode() not in line
     ]
     path.write_bytes(b"".join(kept))
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    (pair,) = rows(place, "pairs.csv")
+    assert edgeprune(finished, shared_cache, "run", "m.yaml").returncode == 0
+    (pair,) = rows(finished, "pairs.csv")
     assert float(pair["real_speedup"]) > 0
     assert pair["real_speedup_ci_low"] != ""
 
 
-def test_a_results_folder_of_another_machine_is_not_gone_on_with(place: Path, shared_cache: Path) -> None:
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    path = place / "results" / "small" / "manifest.json"
+def test_a_results_folder_of_another_machine_is_not_gone_on_with(finished: Path, shared_cache: Path) -> None:
+    path = finished / "results" / "small" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["devices"]["local"]["processor"] = "another"
     path.write_text(json.dumps(manifest))
-    (place / "m.yaml").write_text(MATRIX.replace("[0.5]", "[0.5, 0.7]"))
-    done = edgeprune(place, shared_cache, "run", "m.yaml")
+    (finished / "m.yaml").write_text(MATRIX.replace("[0.5]", "[0.5, 0.7]"))
+    done = edgeprune(finished, shared_cache, "run", "m.yaml")
     assert done.returncode == 2
     assert "local is another machine" in done.stderr
 
 
-def test_what_other_versions_measured_is_not_gone_on_with(place: Path, shared_cache: Path) -> None:
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    path = place / "results" / "small" / "manifest.json"
+def test_what_other_versions_measured_is_not_gone_on_with(finished: Path, shared_cache: Path) -> None:
+    path = finished / "results" / "small" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["versions"]["onnxruntime"] = "1.0"
     path.write_text(json.dumps(manifest))
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0, "nothing is left to do"
-    (place / "m.yaml").write_text(MATRIX.replace("[0.5]", "[0.5, 0.7]"))
-    done = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert edgeprune(finished, shared_cache, "run", "m.yaml").returncode == 0, "nothing is left to do"
+    (finished / "m.yaml").write_text(MATRIX.replace("[0.5]", "[0.5, 0.7]"))
+    done = edgeprune(finished, shared_cache, "run", "m.yaml")
     assert done.returncode == 2
     assert "onnxruntime 1.0 ->" in done.stderr
 
 
 def test_a_user_s_folder_does_not_shadow_the_standard_library(place: Path, shared_cache: Path) -> None:
+    (place / "m.yaml").write_text(MEASURED_ONCE)
     (place / "random.py").write_text("raise RuntimeError('not this one')\n")
     done = subprocess.run(
         [str(Path(sys.executable).parent / "edgeprune"), "run", "m.yaml"],
@@ -391,11 +403,10 @@ def test_a_user_s_folder_does_not_shadow_the_standard_library(place: Path, share
     assert done.returncode == 0, done.stderr
 
 
-def test_status_tells_what_is_left(place: Path, shared_cache: Path) -> None:
-    assert edgeprune(place, shared_cache, "run", "m.yaml").returncode == 0
-    done = edgeprune(place, shared_cache, "status", "results/small")
+def test_status_tells_what_is_left(finished: Path, shared_cache: Path) -> None:
+    done = edgeprune(finished, shared_cache, "status", "results/small")
     assert done.returncode == 0
     assert "no run is active" in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.startswith("local"))
     assert line.split("\t")[:3] == ["local", "3", "3"]
-    assert json.loads((place / "results" / "small" / "manifest.json").read_text())["name"] == "small"
+    assert json.loads((finished / "results" / "small" / "manifest.json").read_text())["name"] == "small"

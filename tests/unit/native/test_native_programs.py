@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from tests.unit.native.emulators import emulator
 from tests.unit.onnx_nets import Net, reference
 
 TOLERANCE = 1e-4
+Program = Callable[..., Artifact]
 
 
 def export(model: torch.nn.Module, size: int, path: Path) -> Path:
@@ -65,9 +68,22 @@ def resnet20(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(ep.models.build("resnet20", num_classes=10), 32, tmp_path_factory.mktemp("onnx") / "resnet20.onnx")
 
 
+@pytest.fixture(scope="session")
+def program(resnet20: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """ResNet-20 for a target and a number of threads, compiled the first time that a test asks."""
+    place = tmp_path_factory.mktemp("programs")
+
+    @cache
+    def compiled(target: str = "host", threads: int = 1) -> Artifact:
+        out = place / f"{target}-{threads}"
+        return compiling.compile_onnx(resnet20, out, runtime="native", target=target, threads=threads)
+
+    return compiled
+
+
 @pytest.mark.parametrize("target", ["host", "linux-x86-64", "rpi4", "rpi2", "android-arm64"])
-def test_resnet20_everywhere(target: str, resnet20: Path, tmp_path: Path) -> None:
-    artifact = compiling.compile_onnx(resnet20, tmp_path / "out", runtime="native", target=target)
+def test_resnet20_everywhere(target: str, resnet20: Path, program: Program) -> None:
+    artifact = program(target)
     assert difference(resnet20, artifact, target) <= TOLERANCE
     assert artifact.weights_bytes is not None
     if target != "linux-x86-64":  # its 16 registers of 256 bit take more code: 153 KB
@@ -83,13 +99,13 @@ def test_shrunk_networks_with_ragged_widths(name: str, target: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_share_kernels(threads: int, resnet20: Path, tmp_path: Path) -> None:
-    artifact = compiling.compile_onnx(resnet20, tmp_path / "out", runtime="native", threads=2)
+def test_threads_share_kernels(threads: int, resnet20: Path, program: Program) -> None:
+    artifact = program(threads=2)
     assert difference(resnet20, artifact, "host", threads) <= TOLERANCE
 
 
-def test_memory_beyond_what_was_planned_is_small(resnet20: Path, tmp_path: Path) -> None:
-    artifact = compiling.compile_onnx(resnet20, tmp_path / "out", runtime="native")
+def test_memory_beyond_what_was_planned_is_small(program: Program) -> None:
+    artifact = program()
     facts = json.loads(subprocess_facts(artifact, "host"))
     words = [str(artifact.model), "measure", "--samples", "10", "--seconds", "0"]
     lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -126,28 +142,29 @@ def test_c_sources_build_with_another_compiler(resnet20: Path, tmp_path: Path) -
     assert difference(resnet20, artifact, "host") <= TOLERANCE
 
 
-def test_counts_of_instructions_repeat(resnet20: Path, tmp_path: Path) -> None:
+def test_counts_of_instructions_repeat(program: Program) -> None:
     here = emulator("rpi4")
-    artifact = compiling.compile_onnx(resnet20, tmp_path / "out", runtime="native", target="rpi4")
+    artifact = program("rpi4")
     first, second = (emulation.count_instructions(artifact.model, here) for _ in range(2))
     assert abs(first - second) <= 1e-4 * first
     assert first > 2_500_000, "ResNet-20 has 10.2 million multiply-adds of four numbers; Winograd saves at most 3 of 4"
     assert first <= 12_800_000
 
 
-def test_a_program_for_another_processor_is_told(resnet20: Path, tmp_path: Path) -> None:
-    artifact = compiling.compile_onnx(resnet20, tmp_path / "out", runtime="native", target="rpi2")
+def test_a_program_for_another_processor_is_told(program: Program) -> None:
     with pytest.raises(DeviceError, match="ended with status"):
-        emulation.run_program(artifact.model, emulator("rpi4"), ["facts"])
+        emulation.run_program(program("rpi2").model, emulator("rpi4"), ["facts"])
 
 
-def test_no_linker(resnet20: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_linker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net((1, 3, 8, 8))
+    path = net.save(tmp_path / "net.onnx", net.conv("x", 3, 5, 3))
     monkeypatch.setenv("EDGEPRUNE_CC", "no-such-compiler")
     with pytest.raises(CompileError, match="names no-such-compiler"):
-        compiling.compile_onnx(resnet20, tmp_path / "out", runtime="native", target="rpi4")
+        compiling.compile_onnx(path, tmp_path / "out", runtime="native", target="rpi4")
     monkeypatch.setenv("EDGEPRUNE_CC", "false")
     with pytest.raises(CompileError, match="could not link"):
-        compiling.compile_onnx(resnet20, tmp_path / "out", runtime="native", target="rpi4")
+        compiling.compile_onnx(path, tmp_path / "out", runtime="native", target="rpi4")
     assert not (tmp_path / "out").exists()
 
 
