@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import edgeprune as ep
 from edgeprune import shrinking
 from edgeprune.cli import main
+from edgeprune.models import resnet
 
 OWN = """
 import torch
@@ -44,12 +45,11 @@ def by_value(): return ByValue()
 """
 
 
-@pytest.fixture(scope="module")
-def masked() -> torch.nn.Module:
-    model = ep.models.build("resnet20", 10, 3, seed=1)
+def halved(model: torch.nn.Module) -> torch.nn.Module:
+    """A network without half of its filters, and with shifts that these leave behind."""
     masked = ep.prune(model, torch.randn(2, 3, 32, 32), method="l1", ratio=0.5).apply(model).eval()
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # shifts that removed filters leave behind
+    with torch.no_grad():
         for name, parameter in masked.named_parameters():
             if name.endswith("bias"):
                 parameter.uniform_(-0.5, 0.5, generator=generator)
@@ -57,10 +57,18 @@ def masked() -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
+def masked() -> torch.nn.Module:
+    return halved(ep.models.build("resnet20", 10, 3, seed=1))
+
+
+@pytest.fixture(scope="module")
 def weights(masked: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "masked.safetensors"
     save_file(masked.state_dict(), path)
     return path
+
+
+SHORT = "from edgeprune.models import resnet\n\ndef build():\n    return resnet.build(10, 3, depth=8)\n"
 
 
 @pytest.fixture
@@ -126,11 +134,14 @@ def test_options_reach_the_shrinker(
 
     plain = shrinking.shrink
     monkeypatch.setattr(shrinking, "shrink", spy)
+    (here / "short_net.py").write_text(SHORT)
+    save_file(halved(resnet.build(10, 3, depth=8)).state_dict(), "short.safetensors")
     for name, options in {
         "auto": [], "gather": ["--additions", "gather"], "drop": ["--constants", "drop", "--additions", "gather"],
         "gradient": ["--method", "gradient", "--additions", "gather"], "aligned": ["--align", "16"],
     }.items():  # fmt: skip
-        assert shrink("resnet20", "-o", f"{name}.onnx", *options) == 0, capsys.readouterr().err
+        status = shrink("short_net:build", "-o", f"{name}.onnx", *options, weights="short.safetensors")
+        assert status == 0, capsys.readouterr().err
         said = capsys.readouterr().out
         assert ("constants of removed filters were dropped" in said) == (name == "drop")
     assert params("drop") < params("gather") <= params("auto") < params("aligned")
