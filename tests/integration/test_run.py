@@ -85,11 +85,17 @@ def command_line(process: psutil.Process) -> str:
         return ""
 
 
+def obey_ctrl_c() -> None:
+    """Shells start what they put into the background, these tests perhaps, deaf to it, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(place: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = os.environ | {"EDGEPRUNE_CACHE": str(cache), MARK: str(place)}
     return subprocess.Popen(
         [sys.executable, "-m", "edgeprune", *arguments],
         cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=obey_ctrl_c,
     )  # fmt: skip
 
 
@@ -227,6 +233,7 @@ def test_partners_that_a_stop_parted_are_measured_together_again(finished: Path,
     assert len({launch.session_id for launch in redone}) == 1
 
 
+@pytest.mark.usefixtures("finished_run")  # nothing is left to prepare before measuring
 @pytest.mark.parametrize("phase", ["preparing", "measuring"])
 def test_ctrl_c_stops_soon_and_says_how_to_go_on(place: Path, shared_cache: Path, phase: str) -> None:
     cache = place / "cache" if phase == "preparing" else shared_cache
