@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUTSIDE := $(VENV)/outside
 PYTEST_ARGS ?=
-# Processes that run tests, of up to 2 GB each; 0: pytest itself runs them, one after the other.
+# Processes that run tests, of up to 2.3 GB each; 0: pytest itself runs them, one after the other.
 WORKERS ?= 2
 RESULTS ?= results/quickstart
 # Where the tables of compiled networks go; results/published is what is committed.
