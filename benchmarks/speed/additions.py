@@ -27,6 +27,7 @@ import torch
 from interleaved import RUNTIMES, timed_in_turn
 from masked_cases import masked, randomised
 from shrinking_speed import NETWORKS, Network, lacking
+from starting import acquired, require
 from torch import Tensor, nn
 from tvm_vs_onnxruntime import ratio
 
@@ -39,7 +40,7 @@ from edgeprune.shrinking.liveness import find_live
 from edgeprune.shrinking.plan import Analysis, arrange
 from edgeprune.shrinking.rewrite import rewrite
 from edgeprune.shrinking.verify import verify
-from edgeprune.transport import Transport, connect
+from edgeprune.transport import Transport
 
 SITES = ((16, 32), (64, 56), (256, 56), (512, 28), (2048, 7))
 """Channels of a sum and the side of its image."""
@@ -208,12 +209,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for additions.md")
     options = parser.parse_args()
     chosen = [network for network in NETWORKS if network.name in options.networks]
-    if missing := lacking(chosen):
-        parser.error(f"needs {', '.join(missing)}: pip install --no-deps {' '.join(missing)}")
-    torch.set_num_threads(1)
-    transport = connect("local")
-    if not transport.acquire():
-        parser.error("another run is measuring on this machine: wait for its end")
+    require(parser, lacking(chosen))
+    transport = acquired(parser)
     with contextlib.closing(transport):
         text = page(chosen, options.ratio, options.cases, transport, options.rounds)
     if options.out:

@@ -22,16 +22,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import torch
 from compile_page import FOOTPRINT_FILE, write_page
 from peer_cases import CASES, FORMS, ONNX_FILE, Case, chosen
 from peer_runtimes import compiled, start
 from shrinking_speed import lacking
+from starting import acquired, require
 from tvm_vs_onnxruntime import cores
 
 from edgeprune.matrix.cache import Cache
 from edgeprune.matrix.stages import INPUT_FILE
-from edgeprune.transport import Transport, connect
+from edgeprune.transport import Transport
 
 CALLS = 20
 
@@ -102,12 +102,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/compile"), help="folder of the .csv and .md")
     options = parser.parse_args()
     cases = chosen(options.networks, options.forms)
-    if absent := lacking([case.network for case in cases], ()):
-        parser.error(f"needs {', '.join(absent)}: pip install --no-deps {' '.join(absent)}")
-    torch.set_num_threads(1)
-    transport = connect("local")
-    if not transport.acquire():
-        parser.error("another run is measuring on this machine: wait for its end")
+    require(parser, lacking([case.network for case in cases], ()))
+    transport = acquired(parser)
     options.out.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(transport), contextlib.ExitStack() as stack:
         cache = Cache(options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory())))

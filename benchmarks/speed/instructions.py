@@ -27,6 +27,7 @@ from compile_page import INSTRUCTIONS_FILE, write_page
 from peer_cases import CASES, FORMS, LENET5, ONNX_FILE, Case, chosen
 from peer_runtimes import compiled
 from shrinking_speed import lacking
+from starting import require
 
 from edgeprune import compiling, emulation
 from edgeprune.errors import EdgepruneError
@@ -137,8 +138,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/compile"), help="folder of the .csv and .md")
     options = parser.parse_args()
     cases = chosen(options.networks, options.forms, (LENET5, *CASES))
-    if absent := lacking([case.network for case in cases], ()):
-        parser.error(f"needs {', '.join(absent)}: pip install --no-deps {' '.join(absent)}")
+    require(parser, lacking([case.network for case in cases], ()))
     torch.set_num_threads(1)
     published, failures = read(PUBLISHED), 0
     options.out.mkdir(parents=True, exist_ok=True)

@@ -26,19 +26,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from compile_page import LATENCY_FILE, write_page
 from peer_cases import CASES, FORMS, ONNX_FILE, Case, chosen
 from peer_rows import Row, by_unit, read, write
 from peer_runtimes import OURS, RUNTIMES, code, missing, prepared, start
 from shrinking_speed import lacking
+from starting import acquired
 from tvm_vs_onnxruntime import Contender, cores
 
 from edgeprune.errors import EdgepruneError, ParityError
 from edgeprune.exporting import PARITY_TOLERANCE
 from edgeprune.matrix.cache import Cache
 from edgeprune.matrix.stages import INPUT_FILE, REFERENCE_FILE
-from edgeprune.transport import Transport, connect
+from edgeprune.transport import Transport
 
 PEERS_TOLERANCE = 1e-2
 SETTLE_SECONDS = 0.1
@@ -114,10 +114,7 @@ def main() -> int:
     absent = [*missing(options.runtimes), *lacking([case.network for case in cases], ())]
     if absent:
         parser.error(f"needs {', '.join(absent)}: see the top of this file")
-    torch.set_num_threads(1)
-    transport = connect("local")
-    if not transport.acquire():
-        parser.error("another run is measuring on this machine: wait for its end")
+    transport = acquired(parser)
     options.out.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(transport), contextlib.ExitStack() as stack:
         cache = Cache(options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory())))

@@ -31,12 +31,13 @@ import torch
 from interleaved import RUNTIMES, timed_in_turn
 from masked_cases import masked, randomised
 from shrinking_speed import NETWORKS, Network, Seconds, lacking, prune_by_torch_pruning, rounds
+from starting import acquired, require
 from torch import Tensor, nn
 from tvm_vs_onnxruntime import ratio
 
 import edgeprune as ep
 from edgeprune.shrinking.minimum import minimum
-from edgeprune.transport import Transport, connect
+from edgeprune.transport import Transport
 
 CASES = ("A", "B")
 THEIRS = "torch-pruning"
@@ -236,13 +237,8 @@ def main() -> int:
     chosen = [network for network in NETWORKS if network.name in options.networks]
     if options.rounds < 2:
         parser.error("a ratio takes at least 2 rounds")
-    missing = lacking(chosen)
-    if missing:
-        parser.error(f"needs {', '.join(missing)}: pip install --no-deps {' '.join(missing)}")
-    torch.set_num_threads(1)
-    transport = connect("local")
-    if not transport.acquire():
-        parser.error("another run is measuring on this machine: wait for its end")
+    require(parser, lacking(chosen))
+    transport = acquired(parser)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = read(options.out / "shrinking.csv")
     with contextlib.closing(transport):

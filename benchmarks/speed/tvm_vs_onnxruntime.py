@@ -25,6 +25,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from starting import acquired
 from torch import nn
 
 import edgeprune as ep
@@ -33,7 +34,7 @@ from edgeprune.errors import ParityError
 from edgeprune.exporting import PARITY_TOLERANCE, parity
 from edgeprune.measuring import PRESETS, group_size
 from edgeprune.measuring.statistics import expand_interval
-from edgeprune.transport import Transport, Worker, connect
+from edgeprune.transport import Transport, Worker
 
 RUNTIMES = ("onnxruntime", "tvm")
 GOAL = 1.15
@@ -207,10 +208,7 @@ def main() -> int:
         parser.error(f"no network's name contains {options.only!r}: {[case.name for case in CASES]}")
     if options.rounds < 2:
         parser.error("an interval takes at least 2 rounds")
-    torch.set_num_threads(1)
-    transport = connect("local")
-    if not transport.acquire():
-        parser.error("another run is measuring on this machine: wait for its end")
+    transport = acquired(parser)
     rows = []
     with contextlib.closing(transport):
         for case in cases:
