@@ -63,7 +63,7 @@ def load(model: str, threads: int) -> worker_loop.Runtime:
     """
     os.environ["TVM_NUM_THREADS"] = str(threads)
     # Threads without work yield 300,000 times before they sleep, and take half a core from another process meanwhile:
-    # MobileNetV2 in other runtimes then took up to twice as long. So many yields still last longer than between kernels.
+    # MobileNetV2 in other runtimes then took up to twice as long. 10,000 still outlast the time between kernels.
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "10000")
     os.environ["TVM_BIND_THREADS"] = "0"  # else the pool leaves the cores that the worker was pinned to
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # tvm_ffi would import torch: 190 MB
