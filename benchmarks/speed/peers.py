@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import re
 import sys
 import tempfile
 import time
@@ -89,7 +90,8 @@ def _pushed(transport: Transport, files: tuple[Path, ...] | EdgepruneError) -> s
 
 
 def _failed(row: Row, error: EdgepruneError) -> Row:
-    return replace(row, status="wrong" if isinstance(error, ParityError) else "failed", reason=error.message)
+    reason = re.sub(r"/\S*/", "", error.message)  # where a file lies is nobody's business
+    return replace(row, status="wrong" if isinstance(error, ParityError) else "failed", reason=reason)
 
 
 def is_done(rows: Sequence[Row], case: Case, threads: int, runtimes: Sequence[str]) -> bool:
