@@ -25,9 +25,8 @@ import torch
 import tvm
 from numpy.typing import NDArray
 from tvm import relax
-from tvm_vs_onnxruntime import RESAMPLES, Case, network
+from tvm_vs_onnxruntime import RESAMPLES, Case, exported
 
-import edgeprune as ep
 from edgeprune.compiling import compile_onnx, target
 from edgeprune.compiling.processors import processor_name
 from edgeprune.compiling.tvm.tuned import LEAST_GAIN, Found
@@ -61,10 +60,7 @@ def measure(case: Case, database: Path, trials: int, rounds: int, folder: Path) 
     Raises:
         ParityError: an output differs from the network's.
     """
-    model, example = network(case)
-    with torch.no_grad():
-        wanted = model(example).numpy()
-    onnx_path = ep.export_onnx(model, example, folder / "network.onnx")
+    onnx_path, example, wanted = exported(case, folder)
     start, kernels = time.perf_counter(), list[Found]()
     tune(onnx_path, target("host"), 1, database, trials=trials, told=kernels.append)
     tuning_s = time.perf_counter() - start

@@ -134,16 +134,21 @@ def network(case: Case) -> tuple[nn.Module, torch.Tensor]:
     return model.eval(), example
 
 
+def exported(case: Case, folder: Path) -> tuple[Path, torch.Tensor, np.ndarray]:
+    """The network's ONNX file in the folder, its input float32 [1, C, H, W], and what PyTorch answers."""
+    model, example = network(case)
+    with torch.no_grad():
+        wanted = model(example).numpy()
+    return ep.export_onnx(model, example, folder / "network.onnx"), example, wanted
+
+
 def compare(case: Case, threads: int, rounds: int, transport: Transport, folder: Path) -> Row:
     """Compile one network for both runtimes and time them in turn.
 
     Raises:
         ParityError: an output differs from the network's.
     """
-    model, example = network(case)
-    with torch.no_grad():
-        wanted = model(example).numpy()
-    onnx_path = ep.export_onnx(model, example, folder / "network.onnx")
+    onnx_path, example, wanted = exported(case, folder)
     start = time.perf_counter()
     artifacts = {name: compile_onnx(onnx_path, folder / name, runtime=name, threads=threads) for name in RUNTIMES}
     compile_s = time.perf_counter() - start
