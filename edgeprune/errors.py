@@ -17,7 +17,10 @@
     │   └── CompileError            a compiler refused the network
     ├── DeviceError                 a device did not do what was asked                (1)
     │   ├── TransportError          the way to the device is broken: link, permission, copy
+    │   │   ├── LinkLostError       no contact: the same may go well once the device answers again
+    │   │   └── LeaseLostError      another laptop has taken the device
     │   └── RemoteError             the device answered, and what ran there failed
+    │       └── GarbledAnswerError  what came is no answer: a line was damaged, or something else wrote it
     ├── StorageError                the disk is full or cannot be written             (1)
     └── JournalError                a record of the journal cannot be read            (1)
 
@@ -151,8 +154,24 @@ class TransportError(DeviceError):
     """The way to the device is broken: link, permission, copy."""
 
 
+class LinkLostError(TransportError):
+    """No contact with the device: cut, asleep, restarting or switched off; the same may go well when it answers again.
+
+    A way that a person has to mend (an unknown host key, a phone that does not know this laptop) is a plain
+    `TransportError`: trying again does not help.
+    """
+
+
+class LeaseLostError(TransportError):
+    """Another laptop has taken the device; what is measured on it now is disturbed by the other's work."""
+
+
 class RemoteError(DeviceError):
     """The device answered, and what ran there failed."""
+
+
+class GarbledAnswerError(RemoteError):
+    """What came from the device is no answer: a damaged line, or the words of something else that ran there."""
 
 
 class StorageError(EdgepruneError):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from edgeprune.errors import RemoteError, TransportError
+from edgeprune.errors import GarbledAnswerError, RemoteError, TransportError
 from edgeprune.storage import storage_error
 
 AGENT_STOP_SECONDS = 2.0
@@ -35,11 +35,25 @@ class Transport(Protocol):
         """What the device says of itself (`agent.sh facts`).
 
         Raises:
-            TransportError: the device cannot be reached.
+            LinkLostError: it does not answer now.
+            TransportError: it cannot be reached until somebody mends the way.
         """
 
     def acquire(self, wait_seconds: float = 0.0) -> bool:
-        """Take the device for this run alone; False if another run still holds it after `wait_seconds`."""
+        """Take the device for this run alone; False if another run still holds it after `wait_seconds`.
+
+        It is kept, renewed where that is needed, until `close`.
+        """
+
+    def holder(self) -> str:
+        """Who holds the device that `acquire` did not get, and until when, in words; "" where nobody can say."""
+
+    def check_lease(self) -> None:
+        """Make sure that the device is still this run's.
+
+        Raises:
+            LeaseLostError: another run has taken it, or it could not be renewed in time.
+        """
 
     def push(self, sources: Sequence[Path]) -> list[str]:
         """Copy files that belong together into one private folder on the device, named by their content.
@@ -110,7 +124,8 @@ class Channel:
         """The next answer of the program; the agent's own events are kept in `cores` and `readings`.
 
         Raises:
-            RemoteError: the program failed, ended or wrote something that is no JSON line.
+            GarbledAnswerError: it wrote something that is no JSON line.
+            RemoteError: the program failed or ended.
             TransportError: nothing came within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
@@ -175,7 +190,7 @@ class Channel:
             answer = None
         if not isinstance(answer, dict):
             text = line[:200].decode(errors="replace").rstrip()
-            raise RemoteError(f"{self._device}: not an answer: {text!r}", detail=self._tail())
+            raise GarbledAnswerError(f"{self._device}: not an answer: {text!r}", detail=self._tail())
         return answer
 
     def _ended(self, what: str) -> RemoteError:

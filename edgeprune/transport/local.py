@@ -55,8 +55,19 @@ class LocalTransport:
                 time.sleep(_POLL_SECONDS)
             else:
                 self._lock = lock
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"process {os.getpid()} on this machine\n".encode(), 0)
                 self._remove_pushed()
                 return True
+
+    def holder(self) -> str:
+        try:
+            return (self._folder / "lock").read_text().strip()
+        except OSError:
+            return ""
+
+    def check_lease(self) -> None:
+        """The kernel keeps the lock for as long as this process lives."""
 
     def _open_lock(self) -> int:
         """Open the lock file in the private folder; what runs from there must be ours alone."""

@@ -94,6 +94,8 @@ def test_the_folder_is_private_and_empty_afterwards(transport: Transport, tmp_pa
 def test_a_device_serves_one_run_at_a_time(transport: Transport) -> None:
     other = connect(transport.name)
     assert not other.acquire()
+    assert str(os.getpid()) in other.holder()
+    transport.check_lease()
     transport.close()
     assert other.acquire()
     other.close()
