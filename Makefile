@@ -53,9 +53,9 @@ $(OUTSIDE): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps 'torchvision==0.28.*' timm
 	touch $(OUTSIDE)
 
-# Debian packages that tests use: a browser for the report, two more shells for the agent, other processors.
+# Debian packages that tests use: a browser for the report, more shells, other processors, an ssh server.
 packages:
-	@sh tests/debian_packages.sh chromium busybox mksh qemu-user:qemu-aarch64
+	@sh tests/debian_packages.sh chromium busybox mksh fish qemu-user:qemu-aarch64 openssh-client:ssh openssh-server:/usr/sbin/sshd
 
 clean:
 	rm -rf $(VENV) build dist
