@@ -32,3 +32,9 @@ def cache_folder() -> Path:
         return Path(own).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser().resolve() / "edgeprune"
+
+
+def config_folder() -> Path:
+    """Where a user writes down what edgeprune is to know: $XDG_CONFIG_HOME/edgeprune, else ~/.config/edgeprune."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser().resolve() / "edgeprune"

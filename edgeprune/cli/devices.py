@@ -19,7 +19,7 @@ def carry_out(given: argparse.Namespace) -> int:
     from edgeprune.errors import DeviceError
 
     rows, silent = [], 0
-    for name in transport.devices():
+    for name in [transport.LOCAL, *(device.name for device in transport.own_devices())]:
         try:
             facts = transport.connect(name).facts()
         except DeviceError as error:

@@ -1,25 +1,21 @@
 """What the code is compiled for: instruction sets, vector width, registers and caches of a processor, by name.
 
 `target("host")` is this machine, read from `/proc/cpuinfo` and sysfs. Every other target is one file of
-`devices/profiles/`, and a user's own is one such file anywhere. Start with `target`.
+`devices/profiles/` (read by `edgeprune.profiles`), and a user's own is one such file anywhere. Start with `target`.
 """
 
 from __future__ import annotations
 
 import functools
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from edgeprune.errors import UnknownNameError, UserError
-from edgeprune.resources import devices_folder
+from edgeprune.profiles import SUFFIXES, Profile, profiles, read_profile
 
 HOST = "host"
-_SUFFIXES = (".yaml", ".yml")
 _ARCHITECTURES = {"aarch64": "aarch64-linux-musl", "armv7l": "arm-linux-musleabihf", "x86_64": "x86_64-linux-musl"}
 # LLVM's other scheduler for armv7 reorders long runs of multiply-adds until they spill: twice as many instructions
 _COMPILER_FEATURES = {"armv7l": ("use-misched",)}
@@ -116,23 +112,9 @@ class Target:
         }
 
 
-class _Profile(BaseModel):
-    """A target's file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    triple: str = Field(pattern=r"^[a-z0-9_]+-[a-z0-9_-]+$")
-    cpu: str = Field(default="", pattern=r"^[a-z0-9._-]*$")
-    features: tuple[str, ...] = ()
-    vector_bits: Literal[128, 256, 512]
-    vector_registers: int = Field(ge=8, le=64)
-    l1_bytes: int | None = Field(default=None, gt=0)
-    l2_bytes: int | None = Field(default=None, gt=0)
-
-
 def targets() -> list[str]:
     """The names of all targets."""
-    return sorted([HOST, *_profiles()])
+    return sorted([HOST, *profiles()])
 
 
 def target(name: str) -> Target:
@@ -147,32 +129,17 @@ def target(name: str) -> Target:
     """
     if name == HOST:
         return _host()
-    if name.endswith(_SUFFIXES):
-        return _read(Path(name))
-    profiles = _profiles()
-    if name not in profiles:
-        raise UnknownNameError("target", name, [HOST, *profiles])
-    return _read(profiles[name])
+    if name.endswith(SUFFIXES):
+        return _of(Path(name).stem, read_profile(Path(name)))
+    if name not in profiles():
+        raise UnknownNameError("target", name, targets())
+    return _of(name, profiles()[name])
 
 
-def _profiles() -> dict[str, Path]:
-    return {file.stem: file for file in sorted((devices_folder() / "profiles").glob("*.yaml"))}
-
-
-def _read(path: Path) -> Target:
-    """The target that a file describes; its name is the file's."""
-    hint = "a target's file looks like those of devices/profiles: triple, cpu, features, vector_bits, vector_registers"
-    try:
-        profile = _Profile.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the target's file {path}: {error}", hint=hint) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML", hint=hint, detail=str(error)) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {field}: {first['msg'][0].lower()}{first['msg'][1:]}", hint=hint) from error
-    return Target(path.stem, **dict(profile))
+def _of(name: str, profile: Profile) -> Target:
+    return Target(
+        name, **{field.name: getattr(profile, field.name) for field in fields(Target) if field.name != "name"}
+    )
 
 
 @functools.cache

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
-from edgeprune import compiling, emulation
+from edgeprune import compiling, emulation, transport
 from edgeprune.matrix.spec import MatrixSpec, ModelSpec, PruneSpec
 from edgeprune.schema import CellKey, NetworkKey
+from edgeprune.transport import Device
+
+UNKNOWN_TARGET = ""
+"""The target of a device that nobody named one for, and that has never answered: its cells fail."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +71,31 @@ def networks(spec: MatrixSpec) -> list[PlannedNetwork]:
     return list(planned.values())
 
 
-def cells(spec: MatrixSpec) -> list[CellKey]:
+def cells(spec: MatrixSpec, targets: Mapping[str, str] | None = None) -> list[CellKey]:
     """All cells; those that are compared with each other stand together (see `groups`).
 
     On an emulated device instructions are counted, of programs on one thread: other runtimes have no cells there.
+
+    Args:
+        spec: The matrix.
+        targets: What is compiled for each device, as `targets.find_targets` found it; without it, what the matrix
+            alone says.
     """
+    found = targets if targets is not None else {device.name: stated_target(device) for device in spec.devices}
     return [
-        CellKey(network=network.key, runtime=runtime, target=target, device=device, threads=threads, batch=batch)
-        for device in spec.devices
+        CellKey(network=network.key, runtime=runtime, target=found[name], device=name, threads=threads, batch=batch)
+        for name in [device.name for device in spec.devices]
         for model in spec.models
-        for runtime, threads, batch in product(*_settings(spec, device))
+        for runtime, threads, batch in product(*_settings(spec, name))
         for network in networks(spec)
-        for target in [emulation.target_of(device) or "host"]
         if network.model == model
     ]
+
+
+def stated_target(device: Device) -> str:
+    """The target of a device that need not be asked; UNKNOWN_TARGET where it must be."""
+    here = compiling.HOST if device.name == transport.LOCAL else UNKNOWN_TARGET
+    return device.target or emulation.target_of(device.name) or here
 
 
 def _settings(spec: MatrixSpec, device: str) -> tuple[Sequence[str], Sequence[int], Sequence[int]]:

@@ -37,6 +37,7 @@ from edgeprune.matrix.pool import Prepared, identity, prepare_all
 from edgeprune.matrix.progress import RunProgress
 from edgeprune.matrix.spec import MatrixSpec
 from edgeprune.matrix.stages import INPUT_FILE, NETWORK_FILE, REFERENCE_FILE
+from edgeprune.matrix.targets import Targets, find_targets
 from edgeprune.resources import cache_folder
 from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Session
 from edgeprune.storage import storage_error
@@ -70,13 +71,14 @@ def run(spec: MatrixSpec, folder: Path, progress: RunProgress, command: Sequence
         memory = Memory(folder, writer, spec.plan)
         for problem in memory.problems:
             progress.say(problem)
-        keys = cells(spec)
+        targets = find_targets(spec, folder)
+        keys = cells(spec, targets.by_device)
         manifest = open_manifest(folder, spec, keys)
         to_do = memory.to_do(keys)
         if to_do:
             if memory.launches:
                 require_same_making(folder, manifest)
-            _Run(spec, folder, progress, memory, manifest).carry_out(keys, to_do, command)
+            _Run(spec, folder, progress, memory, manifest, targets).carry_out(keys, to_do, command)
         return Outcome(folder, tuple(memory.ends[key.cell_id] for key in keys if key.cell_id in memory.ends))
 
 
@@ -84,9 +86,16 @@ class _Run:
     """One invocation's work on one results folder."""
 
     def __init__(
-        self, spec: MatrixSpec, folder: Path, progress: RunProgress, memory: Memory, manifest: Manifest
+        self,
+        spec: MatrixSpec,
+        folder: Path,
+        progress: RunProgress,
+        memory: Memory,
+        manifest: Manifest,
+        targets: Targets,
     ) -> None:
         self._spec = spec
+        self._targets = targets
         self._folder = folder
         self._progress = progress
         self._memory = memory
@@ -114,6 +123,7 @@ class _Run:
             to_do = [key for key in to_do if emulators.get(key.device, True)]
             reached = [name for name, is_emulated in wanted.items() if not is_emulated]
             devices = [device for name in reached if (device := self._open(name, to_do, open_devices))]
+            to_do = [key for key in to_do if key.target]  # nothing can be compiled for a device that nobody knows
             made = self._prepare(keys, to_do)
             for device in devices:
                 self._measure_device(device, keys, [key for key in to_do if key.device == device.way.name], made)
@@ -123,8 +133,11 @@ class _Run:
 
     def _open(self, name: str, to_do: Sequence[CellKey], open_devices: contextlib.ExitStack) -> DeviceInUse | None:
         """Reach a device while everything is still cool; one that cannot be reached fails its own cells only."""
-        way = open_devices.enter_context(contextlib.closing(transport.connect(name)))
         try:
+            if name in self._targets.problems:
+                raise self._targets.problems[name]
+            device = next(one for one in self._spec.devices if one.name == name)
+            way = open_devices.enter_context(contextlib.closing(transport.connect(device)))
             if way.is_this_machine:
                 self._wait_for_device(way)  # preparing here would disturb another run's measurement
             facts = way.facts()
@@ -205,7 +218,7 @@ class _Run:
         self._memory.append(record)
 
     def _cells_of(self, network: NetworkKey) -> list[str]:
-        return [key.cell_id for key in cells(self._spec) if key.network == network]
+        return [key.cell_id for key in cells(self._spec, self._targets.by_device) if key.network == network]
 
     # --- measuring ----------------------------------------------------------------------------------------------------
 

@@ -5,26 +5,26 @@ Start with `load`. Every mistake is told with file, line, the wrong value, what 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from edgeprune.errors import MatrixError, UnknownNameError, UserError, nearest_hint
-from edgeprune.matrix.lines import Lines, Place
+from edgeprune import transport
+from edgeprune.errors import MatrixError, UserError, nearest_hint
+from edgeprune.lines import Lines, Place, explain, read
 from edgeprune.measuring import MeasurePlan, plan
 from edgeprune.resources import matrices_folder
 from edgeprune.schema import Variant
+from edgeprune.transport import Device
 
 
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _as_model(value: Any) -> Any:
+def _as_named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -99,13 +99,15 @@ class MatrixSpec(_Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     data: str
-    models: Annotated[list[Annotated[ModelSpec, BeforeValidator(_as_model)]], BeforeValidator(_as_list)] = Field(
+    models: Annotated[list[Annotated[ModelSpec, BeforeValidator(_as_named)]], BeforeValidator(_as_list)] = Field(
         min_length=1
     )
     prune: list[PruneSpec] = []
     variants: list[Variant] = Field(default=["dense", "masked", "shrunk"], min_length=1)
     runtimes: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
-    devices: Annotated[list[str], BeforeValidator(_as_list)] = Field(default=["local"], min_length=1)
+    devices: Annotated[list[Annotated[Device, BeforeValidator(_as_named)]], BeforeValidator(_as_list)] = Field(
+        default=[Device(name=transport.LOCAL)], min_length=1
+    )
     threads: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], BeforeValidator(_as_list)] = [1]
     batch: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_as_list)] = [1]
     measure: str | dict[str, int | float | str] = "standard"
@@ -142,75 +144,40 @@ def load(path: Path) -> MatrixSpec:
     Raises:
         MatrixError: unreadable, not YAML, or a key or value that is not allowed; the message names file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MatrixError(f"{path}: cannot be read: {error}") from error
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise MatrixError(f"{path}{line}: not valid YAML: {problem}") from None
-    if not isinstance(content, dict) or tree is None:
-        raise MatrixError(f"{path}: a matrix is a mapping of keys", hint="allowed: " + ", ".join(_keys(MatrixSpec)))
-    lines = Lines(path, tree)
-    lines.refuse_duplicates()
+    content, lines = read(path, "a matrix", MatrixSpec, MatrixError)
     try:
         spec = MatrixSpec.model_validate(content)
     except ValidationError as error:
-        raise _explain(error, lines) from None
+        raise explain(error, lines, _model_at, "benchmarks/matrices/quickstart.yaml") from None
+    spec = _with_own_devices(spec, lines)
     _check_names(spec, lines)
     _check_lists(spec, lines)
     return spec
 
 
 def with_devices(spec: MatrixSpec, devices: Sequence[str]) -> MatrixSpec:
-    """The same matrix, measured on other devices.
+    """The same matrix, measured on other devices; names of its own devices keep their meaning.
 
     Raises:
-        UnknownNameError: no device of that name is known.
+        UserError: no device of that name is known.
     """
-    known = _devices()
+    from edgeprune import emulation
+
     if not devices:
-        raise UserError("--devices names no device", hint="allowed: " + ", ".join(known))
-    for device in devices:
-        if device not in known:
-            raise UnknownNameError("device", device, known, where="--devices")
-    return spec.model_copy(update={"devices": list(dict.fromkeys(devices))})
+        raise UserError("--devices names no device", hint="allowed: " + ", ".join(transport.names()))
+    found = []
+    for name in dict.fromkeys(devices):
+        try:
+            found.append(Device(name=name) if name in emulation.devices() else transport.find(name, spec.devices))
+        except UserError as error:
+            raise UserError(f"--devices: {error.message}", hint=error.hint) from None
+    return spec.model_copy(update={"devices": found})
 
 
-def _devices() -> list[str]:
-    """Every device that a matrix can name: those that are reached, and those that are emulated."""
-    from edgeprune import emulation, transport
-
-    return [*transport.devices(), *emulation.devices()]
-
-
-def _explain(error: ValidationError, lines: Lines) -> MatrixError:
-    """The first mistake, told in the words of the matrix."""
-    # a misspelt key is told before the key that is missing because of it
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    where: Place = tuple(first["loc"])
-    place = lines.place(where)
-    value = first.get("input")
-    if first["type"] == "extra_forbidden":
-        allowed = _keys(_model_at(where[:-1]))
-        return MatrixError(f"{place}: unknown key {where[-1]!r}", hint=nearest_hint(str(where[-1]), allowed))
-    if first["type"] == "missing":
-        return MatrixError(f"{place}: this key is needed", hint="see benchmarks/matrices/quickstart.yaml")
-    if first["type"] == "model_type":
-        keys = ", ".join(_keys(_model_at(where)))
-        return MatrixError(f"{place}: {where[0]} is a mapping of keys, not {value!r}", hint=f"allowed: {keys}")
-    if first["type"] == "literal_error":
-        allowed = re.findall(r"(?<=')[^' ]+(?=')|\b\d+\b", str(first["ctx"]["expected"]))
-        allowed.sort(key=lambda one: (int(one) if one.isdecimal() else 0, one))
-        return MatrixError(f"{place}: {value!r} is not allowed", hint=nearest_hint(str(value), allowed))
-    if where and "ratio" in where:
-        return MatrixError(f"{place}: {value!r} is no pruning ratio", hint="allowed: 0 <= ratio < 1, such as 0.5")
-    return MatrixError(f"{place}: {value!r}: {first['msg'][0].lower()}{first['msg'][1:]}")
+def _with_own_devices(spec: MatrixSpec, lines: Lines) -> MatrixSpec:
+    """The matrix with what the user's own file says of the devices that it names."""
+    devices = [transport.completed(device) for device in spec.devices]
+    return spec.model_copy(update={"devices": devices})
 
 
 def _check_lists(spec: MatrixSpec, lines: Lines) -> None:
@@ -219,7 +186,7 @@ def _check_lists(spec: MatrixSpec, lines: Lines) -> None:
         "models": [model.label for model in spec.models],
         "variants": spec.variants,
         "runtimes": spec.runtimes,
-        "devices": spec.devices,
+        "devices": [device.name for device in spec.devices],
         "threads": spec.threads,
         "batch": spec.batch,
     }
@@ -237,6 +204,7 @@ def _check_lists(spec: MatrixSpec, lines: Lines) -> None:
 def _model_at(where: Place) -> type[BaseModel]:
     names: Mapping[str | int, type[BaseModel]] = {
         "models": ModelSpec,
+        "devices": Device,
         "prune": PruneSpec,
         "train": TrainSpec,
         "finetune": TrainSpec,
@@ -245,13 +213,9 @@ def _model_at(where: Place) -> type[BaseModel]:
     return names[where[0]] if where else MatrixSpec
 
 
-def _keys(model: type[BaseModel]) -> list[str]:
-    return sorted(model.model_fields)
-
-
 def _check_names(spec: MatrixSpec, lines: Lines) -> None:
     """Every name must be known before the first cell runs; no name is looked up by importing a framework."""
-    from edgeprune import compiling, datasets, emulation, models, pruning
+    from edgeprune import compiling, datasets, models, pruning
 
     def known(what: str, wrong: str, allowed: list[str], where: Place) -> None:
         if wrong not in allowed:
@@ -269,14 +233,30 @@ def _check_names(spec: MatrixSpec, lines: Lines) -> None:
     for number, runtime in enumerate(spec.runtimes):
         known("runtime", runtime, compiling.runtimes(), ("runtimes", number))
     for number, device in enumerate(spec.devices):
-        known("device", device, _devices(), ("devices", number))
-        if emulation.target_of(device) is not None and not any(map(compiling.is_program, spec.runtimes)):
-            raise MatrixError(
-                f"{lines.place(('devices', number))}: {device} counts instructions of static programs, and no runtime "
-                "makes one",
-                hint="add native to the runtimes",
-            )
+        _check_device(spec, device, ("devices", number), lines)
     try:
         _ = spec.plan
     except UserError as error:
         raise MatrixError(f"{lines.place(('measure',))}: {error.message}", hint=error.hint) from None
+
+
+def _check_device(spec: MatrixSpec, device: Device, where: Place, lines: Lines) -> None:
+    from edgeprune import compiling, emulation
+
+    place = lines.place(where)
+    if emulation.target_of(device.name) is not None:
+        if device.name not in emulation.devices() or device.address:
+            hint = nearest_hint(device.name, emulation.devices())
+            raise MatrixError(f"{place}: unknown device {device.name!r}", hint=hint)
+        if not any(map(compiling.is_program, spec.runtimes)):
+            raise MatrixError(
+                f"{place}: {device.name} counts instructions of static programs, and no runtime makes one",
+                hint="add native to the runtimes",
+            )
+        return
+    try:
+        transport.check(device, transport.names())
+        if device.target:
+            compiling.target(device.target)
+    except UserError as error:
+        raise MatrixError(f"{place}: {error.message}", hint=error.hint) from None

@@ -1,36 +1,42 @@
 """How a device is reached: one contract, one file a way. Start with `contract.Transport`, then `local`.
 
-A new way is one new file and one line in `_TRANSPORTS`.
+`names.py` says what a device may be called; a new way is one new file, one line there and one in `connect`.
 """
 
 from __future__ import annotations
 
-from edgeprune.errors import UnknownNameError
+from edgeprune.errors import TransportError
 from edgeprune.transport.contract import Channel, Transport
 from edgeprune.transport.local import LocalTransport
+from edgeprune.transport.names import LOCAL, Device, check, completed, find, names, own_devices
 from edgeprune.transport.worker import TimedSamples, Worker
 
-__all__ = ["Channel", "LocalTransport", "TimedSamples", "Transport", "Worker", "connect", "devices", "known_device"]
+__all__ = [
+    "LOCAL",
+    "Channel",
+    "Device",
+    "LocalTransport",
+    "TimedSamples",
+    "Transport",
+    "Worker",
+    "check",
+    "completed",
+    "connect",
+    "find",
+    "names",
+    "own_devices",
+]
 
-_TRANSPORTS = {"local": LocalTransport}
 
-
-def devices() -> list[str]:
-    """Names of the devices that a matrix can name."""
-    return sorted(_TRANSPORTS)
-
-
-def known_device(name: str) -> bool:
-    """Whether `connect(name)` would know what to do."""
-    return name in _TRANSPORTS
-
-
-def connect(name: str) -> Transport:
-    """A transport to the device of this name; nothing is sent yet.
+def connect(device: str | Device) -> Transport:
+    """A transport to a device, by its name or as a matrix describes it; nothing is sent yet.
 
     Raises:
-        UnknownNameError: no device of this name is known.
+        UserError: no device of this name is known.
+        TransportError: a stand-in that is not running.
     """
-    if not known_device(name):
-        raise UnknownNameError("device", name, devices())
-    return _TRANSPORTS[name]()
+    found = find(device) if isinstance(device, str) else device
+    way = found.way()
+    if way.kind == "local":
+        return LocalTransport()
+    raise TransportError(f"{found.name}: devices behind {way.kind} cannot be reached yet")

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from edgeprune.errors import RemoteError, TransportError, UnknownNameError
+from edgeprune.errors import RemoteError, TransportError, UserError
 from edgeprune.resources import devices_folder
 from edgeprune.transport import Transport, Worker, connect
 from edgeprune.transport.contract import open_channel
@@ -102,7 +102,7 @@ def test_a_device_serves_one_run_at_a_time(transport: Transport) -> None:
 
 
 def test_unknown_devices_are_named() -> None:
-    with pytest.raises(UnknownNameError, match="unknown device 'lokal'"):
+    with pytest.raises(UserError, match="unknown device 'lokal'"):
         connect("lokal")
 
 

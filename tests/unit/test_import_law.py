@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "edgeprune"
-BASE = {"errors", "schema", "journal", "manifest", "storage", "resources", "evaluation", "user_code"}
+BASE = {
+    "errors",
+    "schema",
+    "journal",
+    "manifest",
+    "storage",
+    "resources",
+    "evaluation",
+    "user_code",
+    "lines",
+    "profiles",
+}
 STAGES = {
     "models", "datasets", "training", "pruning", "shrinking", "counting", "exporting", "compiling", "transport",
     "measuring", "emulation",

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from edgeprune.errors import MatrixError, UnknownNameError, UserError
+from edgeprune.errors import MatrixError, UserError
 from edgeprune.matrix import spec
 from edgeprune.matrix.cells import cells, groups, networks, unit
 
@@ -70,6 +70,10 @@ def test_an_emulated_device_without_programs_is_refused(tmp_path: Path) -> None:
         (("measure: quick", "measure: quik"), 7, ["quik", "did you mean quick?"]),
         (("measure: quick", "measure: {samples: 0}"), 7, ["samples = 0"]),
         (("measure: quick", "devices: [pi]"), 7, ["unknown device 'pi'", "local"]),
+        (("measure: quick", "devices: [pi@]"), 7, ["'pi@' is no address of a device", "user@host"]),
+        (("measure: quick", "devices: [emulated-rp4]"), 7, ["unknown device", "did you mean emulated-rpi4?"]),
+        (("measure: quick", "devices: [{name: a, adress: b}]"), 7, ["unknown key 'adress'", "did you mean address?"]),
+        (("measure: quick", "devices: [{name: a, address: pi@b, target: rp4}]"), 7, ["target 'rp4'", "mean rpi4?"]),
         (("measure: quick", "variants: [dense, small]"), 7, ["'small' is not allowed", "shrunk"]),
         (("measure: quick", "threads: [0]"), 7, ["threads", "0", "greater than or equal to 1"]),
         (("measure: quick", "data: digits"), 7, ["'data' is there twice"]),
@@ -122,8 +126,8 @@ def test_yaml_that_would_make_objects_is_refused(tmp_path: Path) -> None:
 
 def test_other_devices_are_checked_like_the_matrix_s(tmp_path: Path) -> None:
     small = load(tmp_path, GOOD)
-    assert spec.with_devices(small, ["local", "local"]).devices == ["local"]
-    with pytest.raises(UnknownNameError, match="unknown device 'locl'"):
+    assert [device.name for device in spec.with_devices(small, ["local", "local"]).devices] == ["local"]
+    with pytest.raises(UserError, match="--devices: unknown device 'locl'"):
         spec.with_devices(small, ["locl"])
     with pytest.raises(UserError, match="names no device"):
         spec.with_devices(small, [])
