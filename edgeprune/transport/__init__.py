@@ -9,6 +9,7 @@ from edgeprune.errors import TransportError
 from edgeprune.transport.contract import Channel, Transport
 from edgeprune.transport.local import LocalTransport
 from edgeprune.transport.names import LOCAL, Device, check, completed, find, names, own_devices
+from edgeprune.transport.wheels import why_not
 from edgeprune.transport.worker import TimedSamples, Worker
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "find",
     "names",
     "own_devices",
+    "why_not",
 ]
 
 

@@ -75,8 +75,12 @@ class Transport(Protocol):
             TransportError: it is not there or cannot be copied.
         """
 
-    def python(self) -> str:
-        """The interpreter that runs workers on the device."""
+    def python(self, runtime: str | None = None) -> list[str]:
+        """The words that start Python on the device; with a runtime, so that it finds what its worker loads.
+
+        Raises:
+            DeviceError: there is no Python that could, or its packages cannot be brought there.
+        """
 
     def run(self, arguments: Sequence[str], cores: Sequence[int] | None) -> Channel:
         """Start a program under the agent, pinned to `cores` where the device can."""

@@ -115,8 +115,8 @@ class LocalTransport:
         except OSError as error:
             raise TransportError(f"{self.name}: cannot fetch {Path(remote).name}: {error.strerror}") from error
 
-    def python(self) -> str:
-        return sys.executable
+    def python(self, runtime: str | None = None) -> list[str]:
+        return [sys.executable]
 
     def run(self, arguments: Sequence[str], cores: Sequence[int] | None) -> Channel:
         pinned = ",".join(str(core) for core in cores) if cores else "-"

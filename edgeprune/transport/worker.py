@@ -58,7 +58,7 @@ class Worker:
             return cls(transport, transport.run(program, cores))
         workers = devices_folder() / "workers"
         script, _ = transport.push([workers / f"{runtime}_worker.py", workers / "worker_loop.py"])
-        return cls(transport, transport.run([transport.python(), script], cores))
+        return cls(transport, transport.run([*transport.python(runtime), script], cores))
 
     @property
     def cores(self) -> list[int] | None:

@@ -153,7 +153,7 @@ def test_what_a_worker_says_before_it_dies_is_kept(transport: Transport, tmp_pat
 
 def test_a_worker_that_is_killed_is_told_as_such(transport: Transport) -> None:
     program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    channel = transport.run([transport.python(), "-c", program], None)
+    channel = transport.run([*transport.python(), "-c", program], None)
     with pytest.raises(RemoteError, match="signal 9"):
         channel.receive(10)
     channel.stop()
@@ -164,7 +164,7 @@ def test_a_worker_that_is_killed_is_told_as_such(transport: Transport) -> None:
     [("print('hello')", "not an answer: 'hello'"), ("raise SystemExit(3)", "status 3"), ("print('[1]')", "not an")],
 )
 def test_what_is_no_answer_is_told(transport: Transport, program: str, words: str) -> None:
-    channel = transport.run([transport.python(), "-c", program], None)
+    channel = transport.run([*transport.python(), "-c", program], None)
     with pytest.raises(RemoteError, match=words):
         channel.receive(10)
     channel.stop()
@@ -178,7 +178,7 @@ def test_a_program_that_is_not_there_is_told(transport: Transport) -> None:
 
 
 def test_silence_ends_in_a_transport_error(transport: Transport) -> None:
-    channel = transport.run([transport.python(), "-c", "import time; time.sleep(60)"], None)
+    channel = transport.run([*transport.python(), "-c", "import time; time.sleep(60)"], None)
     with pytest.raises(TransportError, match="no answer"):
         channel.receive(1.0)
     channel.stop()
