@@ -1,0 +1,214 @@
+"""The way over adb: Android's own `adb` program, to a phone or tablet on a cable or on the network.
+
+Its server, keys and settings are the user's, so that what `adb shell` reaches, edgeprune reaches. What adb reports of
+success is not always so ("1 file pushed" on failure, exit status 0 where a phone lets nobody in): here counts the
+state of the device, asked before everything, and the hash that `remote_files` takes. Start with `AdbLink`;
+`adb_words` knows what adb's words mean.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeprune.errors import LinkLostError, TransportError
+from edgeprune.transport.adb_words import Attached, attached, refusal, state_error
+from edgeprune.transport.link import QUERY_SECONDS, TRANSFER_SECONDS, Completed
+from edgeprune.transport.quoting import shell_line
+
+FOLDER = "/data/local/tmp/edgeprune"
+"""The one place where every phone lets programs of `adb shell` be started."""
+_NEEDED_FEATURE = "shell_v2"
+_SETTLE_SECONDS = 3.0
+_POLL_SECONDS = 0.1
+_SLOWEST_BYTES_PER_SECOND = 1_000_000
+_IN_BAND = 'mark=$1; shift; "$@"; echo "$mark $?" >&2'
+_NETWORK_SERIAL = re.compile(r".+:\d+")
+_SETTLING = {"offline", "authorizing", "connecting"}
+
+
+class AdbLink:
+    """A device that runs Android, with USB debugging or wireless debugging switched on.
+
+    Args:
+        name: The device as a matrix writes it, for messages.
+        serial: As `adb devices` writes it; None for the only one that is attached.
+        server_port: Port of the adb server on this machine; None for adb's own.
+        adb: The program; where it is "adb" and not in PATH, that of the Python package adbutils is used.
+        key: Private key of an adb server of its own; None leaves it to adb.
+    """
+
+    folder = FOLDER
+
+    def __init__(
+        self,
+        name: str,
+        serial: str | None = None,
+        server_port: int | None = None,
+        adb: str = "adb",
+        key: Path | None = None,
+    ) -> None:
+        self.name = name
+        self._serial = serial
+        self._port = server_port
+        self._program = adb
+        self._key = key
+        self._checked: str | None = None
+
+    def check(self) -> None:
+        self._device()
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        # no terminal, and no character of stdin with a meaning of its own
+        return [*self._adb("-s", self._device(), "shell", "-T", "-e", "none"), shell_line(arguments)]
+
+    def call(self, arguments: Sequence[str], *, stdin: bytes = b"", timeout: float = QUERY_SECONDS) -> Completed:
+        mark = secrets.token_hex(8)
+        done = self._run(self.command(["sh", "-c", _IN_BAND, "sh", mark, *arguments]), timeout, stdin)
+        said, found, rest = done.stderr.rpartition(mark.encode() + b" ")
+        status = re.match(rb"(\d+)\n", rest)
+        # the mark alone is not enough: the connection may have broken before the last of stdout came through
+        if not found or status is None or done.returncode:
+            raise self._broken(done)
+        return Completed(int(status[1]), done.stdout, said + rest[status.end() :])
+
+    def send(self, local: Path, remote: str) -> None:
+        try:
+            size = local.stat().st_size
+        except OSError as error:
+            raise TransportError(f"{self.name}: cannot read {local}: {error.strerror}") from error
+        self._transfer(["push", str(local.absolute()), remote], f"cannot write {remote}", size)
+
+    def fetch(self, remote: str, local: Path) -> None:
+        said = self.call(["stat", "-c", "%s", remote])
+        if said.status:
+            detail = said.stderr.decode(errors="replace").strip()
+            raise TransportError(f"{self.name}: cannot read {remote}", detail=detail or None)
+        self._transfer(["pull", remote, str(local.absolute())], f"cannot read {remote}", int(said.stdout))
+
+    def close(self) -> None:
+        """Nothing: adb's server is the user's, and stays."""
+
+    def _transfer(self, words: Sequence[str], failure: str, size: int) -> None:
+        patience = TRANSFER_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
+        done = self._run(self._adb("-s", self._device(), *words), patience)
+        if done.returncode == 0:
+            return
+        refused = refusal(done.stdout + done.stderr)
+        if refused is None:
+            raise self._broken(done)
+        raise TransportError(f"{self.name}: {failure}: {refused}")
+
+    # --- the device's state -------------------------------------------------------------------------------------------
+
+    def _device(self) -> str:
+        """The serial of the device, which is there and lets us in.
+
+        Raises:
+            TransportError: it is not or does not; the message says why, the hint what to do.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        devices, device = self._look()
+        if device is None or device.state in _SETTLING:
+            # an adb server that was just started has not met its devices yet
+            self._call_back()
+            while (device is None or device.state in _SETTLING) and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+                devices, device = self._look()
+        if device is None or device.state != "device":
+            raise state_error(self.name, self._serial, devices, device, was_there=self._checked is not None)
+        if self._checked != device.serial:
+            self._check_features(device.serial)
+            self._checked = device.serial
+        return device.serial
+
+    def _look(self) -> tuple[list[Attached], Attached | None]:
+        """All that are attached, and ours: the one of our serial, or the only one, or the one it was before."""
+        done = self._run(self._adb("devices", "-l"), QUERY_SECONDS)
+        if done.returncode:
+            detail = done.stderr.decode(errors="replace").strip()
+            hint = "start it anew: adb kill-server && adb start-server"
+            raise LinkLostError(f"{self.name}: adb's server does not start", hint=hint, detail=detail or None)
+        devices = attached(done.stdout)
+        wanted = self._serial or self._checked
+        if wanted is None:
+            return devices, devices[0] if len(devices) == 1 else None
+        return devices, next((device for device in devices if device.serial == wanted), None)
+
+    def _call_back(self) -> None:
+        """Ask adb to connect anew to a device on the network, which it does not look for by itself."""
+        serial = self._serial or self._checked
+        if serial is not None and _NETWORK_SERIAL.fullmatch(serial):
+            self._run(self._adb("connect", serial), QUERY_SECONDS)
+
+    def _check_features(self, serial: str) -> None:
+        done = self._run(self._adb("-s", serial, "features"), QUERY_SECONDS)
+        if done.returncode:
+            raise self._broken(done)
+        if _NEEDED_FEATURE not in done.stdout.decode(errors="replace").split():
+            raise TransportError(
+                f"{self.name}: its Android is too old: adb has no {_NEEDED_FEATURE} there",
+                hint="Android 7 or newer is needed, and adb 1.0.36 or newer here: adb version",
+            )
+
+    # --- the program --------------------------------------------------------------------------------------------------
+
+    def _broken(self, done: subprocess.CompletedProcess[bytes]) -> TransportError:
+        """Why the connection ended: what the device's state says, or else only that it did."""
+        try:
+            self._device()
+        except TransportError as error:
+            return error
+        said = done.stderr.decode(errors="replace").strip()
+        return LinkLostError(f"{self.name}: adb's connection broke", hint="is the cable loose?", detail=said or None)
+
+    def _adb(self, *words: str) -> list[str]:
+        own = [] if self._key is None else ["env", *_environment(self._key)]
+        port = [] if self._port is None else ["-P", str(self._port)]
+        return [*own, find_adb(self._program), *port, *words]
+
+    def _run(self, command: Sequence[str], seconds: float, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        try:
+            return subprocess.run(
+                command, input=stdin, capture_output=True, timeout=seconds, check=False, start_new_session=True
+            )
+        except subprocess.TimeoutExpired:
+            hint = "is the phone asleep or the cable loose? adb devices -l; then adb reconnect"
+            raise LinkLostError(f"{self.name}: no answer over adb for {seconds:.0f} s", hint=hint) from None
+        except OSError as error:
+            raise TransportError(f"{self.name}: cannot start {command[0]}: {error.strerror}") from error
+
+
+def find_adb(program: str = "adb") -> str:
+    """The path of the adb program; that of the Python package adbutils where `adb` is not in PATH.
+
+    Raises:
+        TransportError: there is none.
+    """
+    found = shutil.which(program)
+    if found is not None:
+        return found
+    package = importlib.util.find_spec("adbutils") if program == "adb" else None
+    for folder in (package.submodule_search_locations or []) if package else []:
+        bundled = Path(folder) / "binaries" / "adb"
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    raise TransportError(
+        f"there is no program {program} here",
+        hint="install it: sudo apt-get install adb; or, without root: pip install 'edgeprune[adb]'",
+    )
+
+
+def _environment(key: Path) -> list[str]:
+    """What an adb server with a key of its own is started with, so that it leaves the user's keys alone."""
+    settings = {"ADB_VENDOR_KEYS": str(key), "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553", "ADB_MDNS": "0"}
+    if key.parent.name == ".android":
+        settings["HOME"] = str(key.parent.parent)
+    return [f"{name}={value}" for name, value in settings.items()]
