@@ -88,7 +88,7 @@ def test_random_additions_with_narrower_vectors(bits: int, seed: int, tmp_path: 
 
 
 def operators(net: Net, output: str, folder: Path) -> Counter[str]:
-    graph = rewrite(read_graph(net.save(folder / "graph.onnx", output)), lambda channels: -(-channels // 16))
+    graph = rewrite(read_graph(net.save(folder / "graph.onnx", output)), 16)
     return Counter(node.op for node in graph.nodes)
 
 
@@ -208,7 +208,7 @@ def test_a_shrunk_residual_network(tmp_path: Path) -> None:
     shrunk = ep.shrink(masks.apply(model), example)
     path = ep.export_onnx(shrunk.model, example, tmp_path / "net.onnx")
     image = example.numpy()
-    graph = rewrite(read_graph(path), lambda channels: -(-channels // 16))
+    graph = rewrite(read_graph(path), 16)
     assert not any(node.op in MOVES for node in graph.nodes)
     got, want = run(compile_onnx(path, tmp_path / "out", runtime="tvm", threads=2), image), reference(path, image)
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max(), rtol=0)

@@ -135,7 +135,7 @@ def fuse(onnx_path: Path, target: Target, threads: int, factor: Factor | None = 
         CompileError: the network cannot be compiled.
     """
     lanes = target.vector_bits // 32
-    graph = rewrite(read_graph(onnx_path), lambda channels: -(-channels // lanes))
+    graph = rewrite(read_graph(onnx_path), lanes)
     factor = factor or Factor.of(target.architecture)
     machine = Machine(lanes, target.vector_registers, target.l2_bytes, threads)
     module = lower(graph, RULES, machine, factor)

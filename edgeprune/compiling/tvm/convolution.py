@@ -19,6 +19,7 @@ from edgeprune.compiling.tvm.tile import Reads, Tile, choose_tile, padded
 
 ACCUMULATE, RESULT, BORDER = "conv_accumulate", "conv_result", "conv_border"
 TILE = "edgeprune.tile"  # annotation of ACCUMULATE: rows, cols, vectors, lanes, strides, dilation
+GROUP = "edgeprune.group"  # annotation of ACCUMULATE where there are groups: input channels and filters of each
 FUSABLE = 4  # TVM's operator pattern "elementwise operators may be fused behind it"
 
 

@@ -49,3 +49,12 @@ def stored_channels(channels: int, lanes: int) -> int:
     """
     width = vector_lanes(channels, lanes)
     return -(-channels // width) * width
+
+
+def whole_width(width: int, lanes: int) -> int:
+    """The least number of filters a group, at least so many, with which groups fill vectors or vectors hold groups.
+
+    >>> whole_width(3, 16), whole_width(9, 16), whole_width(17, 16), whole_width(17, 4)
+    (4, 16, 32, 20)
+    """
+    return 1 << (width - 1).bit_length() if width < lanes else -(-width // lanes) * lanes

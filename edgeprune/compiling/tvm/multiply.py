@@ -15,8 +15,9 @@ from typing import Any
 from tvm import tirx
 from tvm.s_tir import SBlock, SBlockRealize, Schedule
 
-from edgeprune.compiling.tvm.convolution import ACCUMULATE, TILE
-from edgeprune.compiling.tvm.gather import lanes_from, loop, sequence
+from edgeprune.compiling.tvm.convolution import ACCUMULATE, GROUP, TILE
+from edgeprune.compiling.tvm.gather import lanes_from, loop, sequence, shuffled
+from edgeprune.compiling.tvm.grouped import first_channel
 from edgeprune.compiling.tvm.tile import Factor, Tile
 
 _GROUP = 4  # channels of a pixel that are loaded as one vector to multiply by its lanes
@@ -88,6 +89,30 @@ def depthwise_reduction(
     products = kernel[0] * kernel[1] * tile.rows * tile.cols * tile.vectors
     kind = tirx.ForKind.UNROLLED if products <= _WRITTEN_OUT else tirx.ForKind.SERIAL
     return tirx.For(kh, 0, kernel[0], kind, tirx.For(kw, 0, kernel[1], kind, _whole_tile(operands, tile, product)))
+
+
+def narrow_reduction(
+    operands: Operands, tile: Tile, lanes: int, kernel: tuple[int, int], group: tuple[int, int], factor: Factor
+) -> tirx.Stmt:
+    """All multiply-adds of one tile where a vector of filters holds several groups; arguments as for `reduction`.
+
+    `group` is the input channels and the filters of each group. `operands.pixel` gets a vector of the tile in place of
+    channels, and gives all channels that its groups read. The kernel's columns are written out, so that a pixel that is
+    put in place for one of them serves the others.
+    """
+    kh, (given, made) = tirx.Var("kh", "int32"), group
+
+    def products(ic: int, kw: int) -> tirx.Stmt:
+        places = [lane // made * given + ic for lane in range(lanes)]
+
+        def product(row: Any, col: Any, vector: Any, total: Any) -> Any:
+            pixel = shuffled([operands.pixel(kh, kw, row, col, vector)] * -(-made // given), places)
+            return multiply_add(pixel, operands.weight(kh, kw, ic, vector), total, lanes, factor)
+
+        return _whole_tile(operands, tile, product)
+
+    written = [products(ic, kw) for ic in range(given) for kw in range(kernel[1])]
+    return loop(kh, kernel[0], sequence(written))
 
 
 def _whole_tile(operands: Operands, tile: Tile, value: Callable[[Any, Any, Any, Any], Any]) -> tirx.Stmt:
@@ -175,13 +200,35 @@ def written_out(schedule: Schedule, update: Any, factor: Factor) -> tirx.PrimFun
 
     _, kernel_h, kernel_w, *channels, _ = (int(extent) for extent in weight.shape)
     tile, kernel = Tile(rows, cols, vectors), (kernel_h, kernel_w)
-    if channels:
+    if GROUP in block.annotations:
+        given, made = (int(n) for n in block.annotations[GROUP])
+        start, span = first_channel(vectors * lanes, given, made)(number), lanes // made * given
+
+        def of_group(kh: Any, kw: Any, row: Any, col: Any, channel: Any) -> Any:
+            return pixel(kh, kw, row, col, _behind(start, channel))
+
+        def of_groups(kh: Any, kw: Any, row: Any, col: Any, vector: Any) -> Any:
+            return pixel(kh, kw, row, col, lanes_from(start + vector * span, span))
+
+        if made % lanes == 0:
+            body = reduction(Operands(sum_at, of_group, weights_of), tile, lanes, kernel, given, factor)
+        else:
+            operands = Operands(sum_at, of_groups, weights_of)
+            body = narrow_reduction(operands, tile, lanes, kernel, (given, made), factor)
+    elif channels:
         body = reduction(Operands(sum_at, pixel, weights_of), tile, lanes, kernel, channels[0], factor)
     else:
         body = depthwise_reduction(Operands(sum_at, own_channels, weights), tile, lanes, kernel, factor)
     block = SBlock([], [], [], f"{ACCUMULATE}_written_out", body)
     function = schedule.mod["main"]
     return function.with_body(_replaced(function.body, first.loop_var, SBlockRealize([], True, block)))
+
+
+def _behind(start: Any, channels: Any) -> Any:
+    """One or several channels in a row, counted from another first one."""
+    if isinstance(channels, tirx.Ramp):
+        return lanes_from(start + channels.base, int(channels.lanes))
+    return start + channels
 
 
 def _factors_of(value: Any) -> tuple[Any, Any]:

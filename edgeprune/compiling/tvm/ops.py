@@ -16,6 +16,7 @@ from edgeprune.compiling.tvm.convolution import Window, convolve, convolve_depth
 from edgeprune.compiling.tvm.folding import batch_norm_as_affine
 from edgeprune.compiling.tvm.gather import Source, rearrange
 from edgeprune.compiling.tvm.graph import Array, Node, clip_bounds
+from edgeprune.compiling.tvm.grouped import convolve_grouped
 from edgeprune.compiling.tvm.index_addition import add, convolve_add
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
 from edgeprune.compiling.tvm.lower import BROADCAST, Lowering, Rule, Value
@@ -37,7 +38,8 @@ def _conv(lowering: Lowering, node: Node) -> Value | None:
         image = _restore(lowering, image, stored_channels(image.channels, lowering.lanes))
         result = convolve_depthwise(lowering.builder, image, weight, window, lowering.lanes, lowering.registers)
     else:
-        return None
+        lanes, registers = lowering.lanes, lowering.registers
+        result = convolve_grouped(lowering.builder, image, weight, window, groups, lanes, registers)
     return result if bias is None else with_constant(lowering, relax.op.add, result, bias.reshape(-1, 1, 1))
 
 

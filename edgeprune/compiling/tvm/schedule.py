@@ -16,7 +16,7 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from edgeprune.compiling.tvm.convolution import ACCUMULATE, BORDER, TILE
+from edgeprune.compiling.tvm.convolution import ACCUMULATE, BORDER, GROUP, TILE
 from edgeprune.compiling.tvm.form import Form
 from edgeprune.compiling.tvm.gather import SCHEDULED, in_parallel
 from edgeprune.compiling.tvm.multiply import written_out
@@ -113,7 +113,14 @@ def _convolution(
         schedule.unroll(loop)
     for border in borders:
         _copy(schedule, border, lanes, parallel=parallel)
-    return schedule.mod["main"] if factor is Factor.MEMORY else written_out(schedule, anchor, factor)
+    plain = factor is Factor.MEMORY and not _holds_groups(schedule, anchor, width)
+    return schedule.mod["main"] if plain else written_out(schedule, anchor, factor)
+
+
+def _holds_groups(schedule: Schedule, anchor: Any, lanes: int) -> bool:
+    """Whether a vector of filters holds several groups, whose pixels must be put in place."""
+    group = schedule.get(anchor).annotations.get(GROUP)
+    return group is not None and int(group[1]) % lanes != 0
 
 
 def _winograd(schedule: Schedule, *, parallel: bool) -> None:
