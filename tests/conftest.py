@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+from tests.standins import virtual_pi
+
+__all__ = ["virtual_pi"]  # fixtures of all tests
+
 # Before torch and tvm are imported. TVM's threads wait by giving the core away 300,000 times, each time for as long as
 # whoever shares it likes: beside other tests that takes minutes. Threads of PyTorch wait for each other too.
 os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
@@ -25,6 +29,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 CHECKOUT = Path(__file__).resolve().parents[1]
 QUICKSTART_SECONDS = 1500
 MEASURING = "runs that measure, and pin themselves to the same core"
+STANDINS = "stand-ins for devices"
 TOGETHER = {
     "test_run.py": MEASURING,
     "test_quickstart.py": MEASURING,
@@ -36,6 +41,7 @@ TOGETHER = {
     "test_native_programs.py": "compiled programs",
     "test_native_runtime.py": "a program with sanitizers",
     "test_reporting_page.py": "a browser",
+    "test_standins.py": STANDINS,
     "test_shrinking_outside_usable.py": "shrunk networks",
 }
 """Files whose tests one process runs, one after the other, with all files that have the same in common."""

@@ -1,4 +1,4 @@
-"""`edgeprune devices`: the known devices, whether they answer, and what an emulated one needs."""
+"""`edgeprune devices`: the known devices, whether they answer, and what an emulated one needs; stand-ins."""
 
 from __future__ import annotations
 
@@ -10,11 +10,37 @@ from edgeprune.cli.listing import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """This verb takes none."""
+    """What may be done to devices; nothing: list them."""
+    from edgeprune import standins
+
+    actions = parser.add_subparsers(metavar="ACTION", dest="action")
+    for action, summary in (("up", "start a stand-in for a board that is not here"), ("down", "end a stand-in")):
+        own = actions.add_parser(action, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        own.add_argument("name", choices=standins.names(), help="which one")
 
 
 def carry_out(given: argparse.Namespace) -> int:
-    """Ask each device for its facts; 1 if one does not answer."""
+    """Do what is asked, or ask each device for its facts; 1 if one does not answer."""
+    if given.action == "up":
+        return _up(given.name)
+    if given.action == "down":
+        from edgeprune import standins
+
+        standins.down(given.name)
+        return 0
+    return _listed()
+
+
+def _up(name: str) -> int:
+    from edgeprune import standins
+
+    device = standins.up(name)
+    print(f"{name} runs; a matrix may name it, and {device} tells how it is reached.")
+    print(f"It runs until: edgeprune devices down {name}")
+    return 0
+
+
+def _listed() -> int:
     from edgeprune import transport
     from edgeprune.errors import DeviceError
 

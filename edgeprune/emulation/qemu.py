@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeprune.emulation import debian
 from edgeprune.errors import DeviceError
 from edgeprune.resources import cache_folder
 
 _PROGRAMS = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm", "x86_64": "qemu-x86_64"}
 ARCHITECTURES = tuple(_PROGRAMS)
-_PACKAGE = "qemu-user"
-_PROVIDED = {"libc6", "libgcc-s1"}  # every Debian has them, and they must be those of the machine
 _PATIENCE_SECONDS = 300
 _HINT = (
     "apt install qemu-user; or, without root: python -c 'from edgeprune import emulation; emulation.fetch_emulators()'"
@@ -101,43 +100,35 @@ def fetch_emulators() -> None:
     root = _fetched()
     if root.is_dir() or all(map(shutil.which, _PROGRAMS.values())):
         return
-    for tool in ("apt-get", "apt-cache", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            raise DeviceError(f"qemu-user is not installed, and without {tool} it cannot be fetched", hint=_HINT)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".qemu-", dir=root.parent) as folder:
-        aside, unpacked = Path(folder), Path(folder) / "root"
-        lists = aside / "lists"
-        for made in (unpacked, lists / "partial"):
-            made.mkdir(parents=True)
-        # lists of its own: a machine may have none, and only root may renew them
-        own = ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={aside}", "-o", "APT::Sandbox::User="]
-        _carry_out(["apt-get", *own, "update"], aside)
-        _carry_out(["apt-get", *own, "download", _PACKAGE, *_libraries(own)], aside)
-        for package in sorted(aside.glob("*.deb")):
-            _carry_out(["dpkg-deb", "-x", package.name, unpacked.name], aside)
-        if not root.is_dir():  # another process may have been faster
-            unpacked.replace(root)
+    _unpack_once("qemu-user", root)
+
+
+def static_emulator(architecture: str) -> Path:
+    """The path of an emulator that needs no library, for a root of its own; fetched into the cache if it is not here.
+
+    Raises:
+        DeviceError: it is not here and cannot be fetched.
+    """
+    name = f"{_PROGRAMS[architecture]}-static"
+    installed = shutil.which(name)
+    if installed:
+        return Path(installed)
+    root = cache_folder() / "qemu-user-static"
+    if not root.is_dir():
+        _unpack_once("qemu-user-static", root)
+    return root / "usr" / "bin" / name
 
 
 def _fetched() -> Path:
     return cache_folder() / "qemu-user"
 
 
-def _libraries(options: Sequence[str]) -> list[str]:
-    """The packages that Debian's qemu-user depends on."""
-    told = _carry_out(["apt-cache", *options, "depends", "--important", _PACKAGE], None)
-    wanted = [line.split(":", 1)[1].strip() for line in told.splitlines() if line.strip().startswith("Depends:")]
-    return [name for name in wanted if name not in _PROVIDED and not name.startswith("<")]
-
-
-def _carry_out(command: Sequence[str], folder: Path | None) -> str:
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_PATIENCE_SECONDS, check=True
-        )
-    except subprocess.CalledProcessError as error:
-        raise DeviceError(f"{command[0]} failed", hint=_HINT, detail=error.stderr[-2000:]) from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DeviceError(f"{command[0]} failed: {error}", hint=_HINT) from error
-    return done.stdout
+def _unpack_once(package: str, root: Path) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".qemu-", dir=root.parent) as folder:
+        fetched, unpacked = Path(folder) / "fetched", Path(folder) / "root"
+        for made in (fetched, unpacked):
+            made.mkdir()
+        debian.unpack(debian.fetch([package], fetched), unpacked)
+        if not root.is_dir():  # another process may have been faster
+            unpacked.replace(root)

@@ -24,7 +24,7 @@ BASE = {
 }
 STAGES = {
     "models", "datasets", "training", "pruning", "shrinking", "counting", "exporting", "compiling", "transport",
-    "measuring", "emulation",
+    "measuring", "emulation", "standins",
 }  # fmt: skip
 HEAVY = ("torch", "tvm", "onnx", "onnxruntime", "pandas", "matplotlib", "sklearn")
 

@@ -1,0 +1,99 @@
+"""The emulated Raspberry Pi: a real aarch64 OpenSSH server on the loopback, its programs run under qemu-user.
+
+Its times say nothing and its memory is qemu's; its shell, its files, its server and its programs' numbers are real.
+Start with `up`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeprune.emulation import static_emulator
+from edgeprune.errors import DeviceError
+from edgeprune.standins import board, rootfs, ssh_keys, supervisor
+from edgeprune.standins.namespace import Setting, outside_user
+
+RECORD_FILE, LOG_FILE = "process.json", "log"
+SYS_FOLDER = "sys"
+_PATIENCE_SECONDS = 120.0
+_POLL_SECONDS = 0.1
+_SERVER = """\
+ListenAddress {host}
+Port {port}
+HostKey /etc/ssh/host_key
+AuthorizedKeysFile /etc/ssh/authorized_keys
+# folders above the file are the root's, whose owner is nobody in here
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+UseDNS no
+PidFile none
+PrintMotd no
+AllowUsers {user}
+Subsystem sftp /usr/lib/openssh/sftp-server
+"""
+
+
+def up(folder: Path, say: Callable[[str], None], *, disk_bytes: int | None = None, bound_to: int | None = None) -> Path:
+    """Start it.
+
+    Args:
+        folder: What is its own: keys, the user's files, what it tells under /sys (see `board`), its log.
+        say: Told what takes long.
+        disk_bytes: Keep the user's files in memory and let them take so much at most; None: in `folder`, without limit.
+        bound_to: Read end of a pipe that it lives as long as.
+
+    Returns:
+        `device.json`: how it is reached.
+
+    Raises:
+        DeviceError: this machine cannot run it; the detail is what its programs said.
+    """
+    root, emulator = rootfs.rootfs(say), static_emulator("aarch64")
+    home, server = folder / "home", folder / "ssh"
+    for made in (home, server):
+        made.mkdir(mode=0o700, exist_ok=True)
+    board.write_board(folder / SYS_FOLDER)
+    host_key = ssh_keys.make_key(server / "host_key", rootfs.HOST_NAME)
+    (server / "authorized_keys").write_text(ssh_keys.make_key(folder / "client_key", "edgeprune") + "\n")
+    port = ssh_keys.free_port()
+    (server / "sshd_config").write_text(_SERVER.format(host=ssh_keys.HOST, port=port, user=rootfs.USER))
+    for owned in (home, server):
+        ssh_keys.own(owned, outside_user())
+    at_home = f"home/{rootfs.USER}"
+    setting = Setting(
+        str(root),
+        str(emulator),
+        ["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/sshd_config"],
+        binds=[
+            (str(server), "etc/ssh"),
+            (str(folder / SYS_FOLDER), "sys"),
+            *([(str(home), at_home)] if disk_bytes is None else []),
+        ],
+        scratch=[("tmp", 1 << 30), ("run", 1 << 26), *([(at_home, disk_bytes)] if disk_bytes is not None else [])],
+        host_name=rootfs.HOST_NAME,
+        user=rootfs.USER_ID,
+    )
+    (folder / LOG_FILE).write_text("")
+    supervisor.start(folder / RECORD_FILE, folder / LOG_FILE, setting.words(), bound_to=bound_to)
+    wait_for_server(folder, port)
+    return ssh_keys.introduce(folder, port, rootfs.USER, host_key)
+
+
+def wait_for_server(folder: Path, port: int) -> None:
+    """Return when the SSH server of a stand-in that was started answers.
+
+    Raises:
+        DeviceError: it ended or stays silent.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not ssh_keys.greets(port):
+        if not supervisor.is_running(folder / RECORD_FILE):
+            raise DeviceError(f"{folder.name} ended at once", detail=supervisor.tail(folder / LOG_FILE))
+        if time.monotonic() > deadline:
+            supervisor.stop(folder / RECORD_FILE)
+            raise DeviceError(f"{folder.name} stays silent", detail=supervisor.tail(folder / LOG_FILE))
+        time.sleep(_POLL_SECONDS)
