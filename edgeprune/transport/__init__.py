@@ -1,14 +1,16 @@
 """How a device is reached: one contract, one file a way. Start with `contract.Transport`, then `local`.
 
-`names.py` says what a device may be called; a new way is one new file, one line there and one in `connect`.
+Devices that are not this machine are all one `remote.RemoteTransport` over a `link.Link`. `names.py` says what a device
+may be called; a new way is one new file, one line there and one in `ways.py`.
 """
 
 from __future__ import annotations
 
-from edgeprune.errors import TransportError
 from edgeprune.transport.contract import Channel, Transport
 from edgeprune.transport.local import LocalTransport
 from edgeprune.transport.names import LOCAL, Device, check, completed, find, names, own_devices
+from edgeprune.transport.remote import RemoteTransport
+from edgeprune.transport.ways import link_to
 from edgeprune.transport.wheels import why_not
 from edgeprune.transport.worker import TimedSamples, Worker
 
@@ -17,6 +19,7 @@ __all__ = [
     "Channel",
     "Device",
     "LocalTransport",
+    "RemoteTransport",
     "TimedSamples",
     "Transport",
     "Worker",
@@ -24,6 +27,7 @@ __all__ = [
     "completed",
     "connect",
     "find",
+    "link_to",
     "names",
     "own_devices",
     "why_not",
@@ -38,7 +42,6 @@ def connect(device: str | Device) -> Transport:
         TransportError: a stand-in that is not running.
     """
     found = find(device) if isinstance(device, str) else device
-    way = found.way()
-    if way.kind == "local":
+    if found.way().kind == "local":
         return LocalTransport()
-    raise TransportError(f"{found.name}: devices behind {way.kind} cannot be reached yet")
+    return RemoteTransport(link_to(found))

@@ -33,7 +33,7 @@ class Completed:
 class Link(Protocol):
     """One way to one device. Remote paths are absolute.
 
-    All methods but `command` and `close` raise TransportError, and LinkLostError where waiting may help.
+    All but `close` raise TransportError, and LinkLostError where waiting may help.
     """
 
     name: str

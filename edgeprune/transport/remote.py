@@ -1,0 +1,147 @@
+"""A device that is reached over a link (ssh, adb): the agent, files, programs and the lease, alike for all links.
+
+Start with `RemoteTransport`. On the device everything lies in the link's private folder:
+
+    agent-<hash>/       the agent, copied once
+    pushed/             files, in folders named by their content
+    everything else     the agent's own: its lease, running and ended launches
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import TransportError
+from edgeprune.resources import devices_folder
+from edgeprune.transport.contract import Channel, open_channel, parse_facts
+from edgeprune.transport.lease import Lease
+from edgeprune.transport.link import QUERY_SECONDS, Link
+from edgeprune.transport.remote_files import RemoteFiles, sha256
+from edgeprune.transport.wheels import BoardPython
+
+_FACTS_SECONDS = 60.0  # under emulation or on a loaded Zero the shell takes its time
+
+
+class RemoteTransport:
+    """A device behind a link; `Transport` says what its methods do."""
+
+    is_this_machine = False
+
+    def __init__(self, link: Link) -> None:
+        self.name = link.name
+        self._link = link
+        self._files = RemoteFiles(link)
+        self._lease = Lease(self.name, self._ask_lease)
+        self._python = BoardPython(self)
+        self._agent: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        said = self._ask_agent(["facts"], _FACTS_SECONDS)
+        try:
+            return parse_facts(said)
+        except (ValueError, KeyError) as error:
+            raise TransportError(f"{self.name}: the agent says no facts: {error}") from error
+
+    def acquire(self, wait_seconds: float = 0.0) -> bool:
+        if not self._lease.take(wait_seconds):
+            return False
+        self._remove_leftovers()
+        return True
+
+    def holder(self) -> str:
+        return self._lease.holder
+
+    def check_lease(self) -> None:
+        self._lease.check()
+
+    def push(self, sources: Sequence[Path]) -> list[str]:
+        folder = self.remote_path(_content_name(sources))
+        remotes = [f"{folder}/{source.name}" for source in sources]
+        self._files.put(sources, remotes)
+        return remotes
+
+    def remote_path(self, name: str) -> str:
+        return f"{self._link.folder}/pushed/{name}"
+
+    def pull(self, remote: str, destination: Path) -> None:
+        self._files.get(remote, destination)
+
+    def python(self, runtime: str | None = None) -> list[str]:
+        return self._python.command(runtime)
+
+    def run(self, arguments: Sequence[str], cores: Sequence[int] | None) -> Channel:
+        pinned = ",".join(str(core) for core in cores) if cores else "-"
+        return open_channel(self._link.command([*self._agent_words(), "run", pinned, *arguments]), self.name)
+
+    def abort(self) -> None:
+        self._link.close()
+
+    def close(self) -> None:
+        """What cannot be removed now, since the device does not answer, the next run there removes."""
+        try:
+            if self._lease.held:
+                self._remove_leftovers()
+                self._lease.drop()
+        except TransportError:
+            self._lease.stop_renewing()
+        finally:
+            self._link.close()
+
+    def clean(self) -> None:
+        """Stop what runs on the device and remove everything of edgeprune's from it, whoever put it there.
+
+        Raises:
+            TransportError: it does not answer.
+        """
+        self._ask_agent(["clean", "all"], QUERY_SECONDS)
+        self._files.remove(self._link.folder)
+        self._agent = None
+
+    def _remove_leftovers(self) -> None:
+        """Stop and remove what this run, or one that was cut off, left behind."""
+        self._ask_agent(["clean"], QUERY_SECONDS)
+        self._files.remove(self.remote_path(""))
+
+    def _ask_lease(self, words: list[str]) -> dict[str, Any]:
+        said = self._ask_agent(["lease", *words], QUERY_SECONDS)
+        try:
+            answer = json.loads(said)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or answer.get("event") != "lease":
+            raise TransportError(f"{self.name}: the agent says nothing of the lease: {said[:200]!r}")
+        return answer
+
+    def _ask_agent(self, words: Sequence[str], timeout: float) -> bytes:
+        """What the agent prints; it is copied anew where somebody has removed it."""
+        done = self._link.call([*self._agent_words(), *words], timeout=timeout)
+        if done.status:
+            self._agent = None
+            done = self._link.call([*self._agent_words(), *words], timeout=timeout)
+        if done.status:
+            detail = done.stderr.decode(errors="replace").strip()
+            raise TransportError(
+                f"{self.name}: the agent ended with status {done.status} on {' '.join(words)}",
+                hint=f"edgeprune doctor {self.name}",
+                detail=detail or None,
+            )
+        return done.stdout
+
+    def _agent_words(self) -> list[str]:
+        """The beginning of a command for the agent, which lies on the device then."""
+        folder = self._link.folder
+        if self._agent is None:
+            sources = sorted((devices_folder() / "agent").glob("*.sh"))
+            there = f"{folder}/agent-{_content_name(sources)}"
+            self._files.put(sources, [f"{there}/{source.name}" for source in sources])
+            self._agent = f"{there}/agent.sh"
+        return ["env", f"EDGEPRUNE_AGENT_FOLDER={folder}", "sh", self._agent]
+
+
+def _content_name(sources: Sequence[Path]) -> str:
+    """A name for files that belong together, which tells by their content whether they are the same."""
+    return hashlib.sha256("".join(sha256(source) for source in sources).encode()).hexdigest()[:16]
