@@ -24,7 +24,7 @@ BASE = {
 }
 STAGES = {
     "models", "datasets", "training", "pruning", "shrinking", "counting", "exporting", "compiling", "transport",
-    "measuring", "emulation", "standins",
+    "measuring", "emulation", "standins", "diagnosis",
 }  # fmt: skip
 HEAVY = ("torch", "tvm", "onnx", "onnxruntime", "pandas", "matplotlib", "sklearn")
 

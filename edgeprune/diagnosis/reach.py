@@ -1,0 +1,97 @@
+"""The doctor's visit to a device: is it there, what does it say, may programs be put there? Start with `look_there`.
+
+The device is taken for the visit as for a run, so that nobody's measurement is disturbed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from edgeprune import compiling, profiles, transport
+from edgeprune.diagnosis.device import judge, judge_look, judge_python
+from edgeprune.diagnosis.finding import Finding, judged
+from edgeprune.diagnosis.laptop import adb_client, ssh_client
+from edgeprune.errors import DeviceError, EdgepruneError
+from edgeprune.profiles import DeviceProfile, Profile
+from edgeprune.resources import devices_folder
+from edgeprune.transport import Device, Transport
+
+_LOOK_SECONDS = 120.0  # under emulation, or on a loaded Zero
+
+
+def look_there(device: Device) -> Iterator[Finding]:
+    """Everything about one device that lets good numbers be measured there, or not."""
+    kind = device.way().kind
+    if kind == "ssh":
+        yield ssh_client()
+    elif kind == "adb":
+        yield adb_client(device.adb)
+    try:
+        with contextlib.closing(transport.connect(device)) as way:
+            yield from _visit(device, way)
+    except EdgepruneError as error:
+        yield Finding("blocked", "found", error.message, "", _advice(error))
+
+
+def _visit(device: Device, way: Transport) -> Iterator[Finding]:
+    before = time.time()
+    facts = way.facts()
+    after = time.time()
+    called = facts.get("model") or facts.get("board") or facts["processor"]
+    yield Finding("good", "found", f"{called}, {facts['machine']}, {facts['os']}")
+    target = device.target or (compiling.HOST if way.is_this_machine else profiles.recognise(facts))
+    profile = _profile(target)
+    yield from _target(device, facts, target, profile)
+    # the question took its time, and the answer is of some moment in it
+    clock = None if way.is_this_machine else min(max(float(facts.get("clock") or before), before), after)
+    yield from judge(facts, profile.device if profile else DeviceProfile(), clock)
+    if not way.acquire():
+        words = way.holder() or "another run"
+        yield Finding("warning", "in use", words, "nobody", "wait until that run has ended, and ask again for the rest")
+        return
+    yield Finding("good", "in use", "nobody has it")
+    looked: dict[str, Any] = {}
+    try:
+        looked = _look(way)
+        yield from judge_look(looked)
+    except DeviceError as error:
+        yield Finding("blocked", "programs", error.message, "", _advice(error))
+    if not way.is_this_machine:
+        reasons = {
+            name: transport.why_not(name, facts) for name in compiling.runtimes() if not compiling.is_program(name)
+        }
+        yield from judge_python(facts, looked.get("bits"), reasons)
+
+
+def _target(device: Device, facts: dict[str, Any], target: str | None, profile: Profile | None) -> Iterator[Finding]:
+    if target is None:
+        advice = f"name one in the matrix: {{name: {device.name}, target: TARGET}}; `edgeprune targets` lists them"
+        words = f"none fits {facts['machine']}, {profiles.system_of(facts)}"
+        yield Finding("blocked", "target", words, "", advice)
+    elif profile is not None:
+        missing = profiles.missing_features(profile.features, facts) if profile.architecture != "aarch64" else []
+        words = f"{target} ({'as the matrix or your file says' if device.target else 'recognised'})"
+        advice = f"its processor has no {', '.join(missing)}: name another target"
+        yield judged(not missing, "target", words, "", advice, bad="blocked")
+
+
+def _profile(target: str | None) -> Profile | None:
+    """What is known of such devices; None of this machine, and of a target in a user's own file."""
+    return profiles.profiles().get(target or "")
+
+
+def _look(way: Transport) -> dict[str, Any]:
+    (script,) = way.push([devices_folder() / "doctor" / "look.sh"])
+    channel = way.run(["sh", script], None)
+    try:
+        return channel.receive(_LOOK_SECONDS)
+    finally:
+        channel.stop()
+
+
+def _advice(error: EdgepruneError) -> str:
+    last = error.detail.splitlines()[-1] if error.detail else ""
+    return "; ".join(part for part in (error.hint or "", last) if part)
