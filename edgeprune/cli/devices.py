@@ -1,10 +1,9 @@
-"""`edgeprune devices`: the known devices, whether they answer, and what an emulated one needs; stand-ins."""
+"""`edgeprune devices`: the known devices and whether they answer; stand-ins; leaving nothing behind on a device."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
+import contextlib
 
 from edgeprune.cli.listing import show
 
@@ -17,12 +16,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action, summary in (("up", "start a stand-in for a board that is not here"), ("down", "end a stand-in")):
         own = actions.add_parser(action, help=summary, description=summary[0].upper() + summary[1:] + ".")
         own.add_argument("name", choices=standins.names(), help="which one")
+    summary = "remove everything of edgeprune's from a device"
+    clean = actions.add_parser("clean", help=summary, description=summary[0].upper() + summary[1:] + ".")
+    clean.add_argument(
+        "name", nargs="?", metavar="DEVICE", help="such as phone or pi@host; default: all that are known"
+    )
 
 
 def carry_out(given: argparse.Namespace) -> int:
     """Do what is asked, or ask each device for its facts; 1 if one does not answer."""
     if given.action == "up":
         return _up(given.name)
+    if given.action == "clean":
+        return _clean(given.name)
     if given.action == "down":
         from edgeprune import standins
 
@@ -40,38 +46,30 @@ def _up(name: str) -> int:
     return 0
 
 
-def _listed() -> int:
-    from edgeprune import transport
+def _clean(name: str | None) -> int:
+    """1 if a device cannot be cleaned: it does not answer, or a run has it."""
+    from edgeprune import diagnosis, transport
     from edgeprune.errors import DeviceError
 
-    rows, silent = [], 0
-    for name in [transport.LOCAL, *(device.name for device in transport.own_devices())]:
+    failed = 0
+    for device in diagnosis.known() if name is None else [transport.find(name)]:
         try:
-            facts = transport.connect(name).facts()
+            with contextlib.closing(transport.connect(device)) as way:
+                if not way.acquire():
+                    raise DeviceError(f"{device.name}: in use by {way.holder() or 'another run'}")
+                way.clean()
         except DeviceError as error:
-            silent += 1
-            rows.append((name, "no answer", error.message, "", ""))
+            failed += 1
+            print(f"not cleaned: {error.message}" + (f"; {error.hint}" if error.hint else ""))
         else:
-            cores = f"{len(facts['cores'])} cores"
-            rows.append((name, "answers", facts["processor"], f"{facts['machine']}, {cores}", facts["os"]))
-    rows += _emulated()
-    show(("device", "state", "processor", "machine", "system"), rows)
-    return 1 if silent else 0
+            print(f"clean: {device.name}")
+    return 1 if failed else 0
 
 
-def _emulated() -> Iterator[tuple[str, str, str, str, str]]:
-    """A row for each emulated device: instructions are counted there, with qemu-user."""
-    from edgeprune import compiling, emulation
-    from edgeprune.errors import DeviceError
+def _listed() -> int:
+    from edgeprune import diagnosis
 
-    hint = ""
-    for name in emulation.devices():
-        target = compiling.target(emulation.target_of(name) or "")
-        state, version = "available", ""
-        try:
-            version = emulation.find_emulator(target.architecture).version()
-        except DeviceError as error:
-            state, hint = "needs qemu-user", error.hint or error.message
-        yield name, state, target.cpu or "any", f"{target.architecture}, counts instructions", version
-    if hint:
-        print(f"qemu-user: {hint}", file=sys.stderr)
+    answers = [*diagnosis.call(diagnosis.known()), *diagnosis.others()]
+    rows = [(one.name, one.state, one.hardware, one.target, one.system, one.reason) for one in answers]
+    show(("device", "state", "hardware", "target", "system", "reason"), rows)
+    return 1 if any(one.is_silent for one in answers) else 0

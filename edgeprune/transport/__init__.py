@@ -6,6 +6,7 @@ may be called; a new way is one new file, one line there and one in `ways.py`.
 
 from __future__ import annotations
 
+from edgeprune.transport.adb import attached_phones
 from edgeprune.transport.contract import Channel, Transport
 from edgeprune.transport.local import LocalTransport
 from edgeprune.transport.names import LOCAL, Device, check, completed, find, names, own_devices
@@ -23,6 +24,7 @@ __all__ = [
     "TimedSamples",
     "Transport",
     "Worker",
+    "attached_phones",
     "check",
     "completed",
     "connect",

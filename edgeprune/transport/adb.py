@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from edgeprune.transport.quoting import shell_line
 FOLDER = "/data/local/tmp/edgeprune"
 """The one place where every phone lets programs of `adb shell` be started."""
 _NEEDED_FEATURE = "shell_v2"
+_SERVER_PORT = 5037
 _SETTLE_SECONDS = 3.0
 _POLL_SECONDS = 0.1
 _SLOWEST_BYTES_PER_SECOND = 1_000_000
@@ -115,13 +117,13 @@ class AdbLink:
             TransportError: it is not or does not; the message says why, the hint what to do.
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
-        devices, device = self._look()
+        devices, device = self.look()
         if device is None or device.state in _SETTLING:
             # an adb server that was just started has not met its devices yet
             self._call_back()
             while (device is None or device.state in _SETTLING) and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
-                devices, device = self._look()
+                devices, device = self.look()
         if device is None or device.state != "device":
             raise state_error(self.name, self._serial, devices, device, was_there=self._checked is not None)
         if self._checked != device.serial:
@@ -129,7 +131,7 @@ class AdbLink:
             self._checked = device.serial
         return device.serial
 
-    def _look(self) -> tuple[list[Attached], Attached | None]:
+    def look(self) -> tuple[list[Attached], Attached | None]:
         """All that are attached, and ours: the one of our serial, or the only one, or the one it was before."""
         done = self._run(self._adb("devices", "-l"), QUERY_SECONDS)
         if done.returncode:
@@ -184,6 +186,34 @@ class AdbLink:
             raise LinkLostError(f"{self.name}: no answer over adb for {seconds:.0f} s", hint=hint) from None
         except OSError as error:
             raise TransportError(f"{self.name}: cannot start {command[0]}: {error.strerror}") from error
+
+
+def attached_phones() -> list[Attached]:
+    """The phones and tablets that the user's adb knows, whatever their state; none without adb.
+
+    A server of adb's that had to be started for that is ended again.
+    """
+    try:
+        program = find_adb()
+    except TransportError:
+        return []
+    link = AdbLink("phones")
+    with socket.socket() as knocking:
+        knocking.settimeout(_SETTLE_SECONDS)
+        port = int(os.environ.get("ANDROID_ADB_SERVER_PORT") or _SERVER_PORT)
+        was_running = knocking.connect_ex(("127.0.0.1", port)) == 0
+    try:
+        devices, _ = link.look()
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while not was_running and time.monotonic() < deadline and not any(one.state == "device" for one in devices):
+            time.sleep(_POLL_SECONDS)  # it has not met its devices yet
+            devices, _ = link.look()
+    except TransportError:
+        return []
+    finally:
+        if not was_running:
+            subprocess.run([program, "kill-server"], capture_output=True, timeout=QUERY_SECONDS, check=False)
+    return devices
 
 
 def find_adb(program: str = "adb") -> str:

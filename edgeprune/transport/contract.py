@@ -85,6 +85,13 @@ class Transport(Protocol):
     def run(self, arguments: Sequence[str], cores: Sequence[int] | None) -> Channel:
         """Start a program under the agent, pinned to `cores` where the device can."""
 
+    def clean(self) -> None:
+        """Remove everything of edgeprune's from the device, whoever put it there; `acquire` it first.
+
+        Raises:
+            TransportError: it does not answer.
+        """
+
     def close(self) -> None:
         """Remove what was pushed and let the device go."""
 

@@ -123,6 +123,9 @@ class LocalTransport:
         command = ["sh", str(self._agent), "run", pinned, *arguments]
         return open_channel(command, self.name, self._folder)
 
+    def clean(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     def close(self) -> None:
         if self._lock is not None:
             self._remove_pushed()
@@ -130,7 +133,7 @@ class LocalTransport:
             self._lock = None
 
     def _remove_pushed(self) -> None:
-        for entry in self._folder.iterdir():
+        for entry in self._folder.iterdir() if self._folder.is_dir() else ():
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             elif entry.name != "lock":

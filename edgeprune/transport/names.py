@@ -23,15 +23,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgeprune import lines
+from edgeprune import lines, standins
 from edgeprune.errors import UserError, nearest_hint
 from edgeprune.resources import config_folder
 from edgeprune.schema import EMULATED_PREFIX
 
 LOCAL = "local"
 PHONE = "phone"
-VIRTUAL = ("virtual-phone", "virtual-pi")
-_BUILT_IN = [LOCAL, PHONE, *VIRTUAL]
 FORMS = "user@host, user@host:port, ssh:HOST, adb:SERIAL"
 # nothing that begins with a hyphen: ssh and adb would take it for an option
 _USER_AT_HOST = re.compile(
@@ -122,7 +120,7 @@ def completed(device: Device) -> Device:
 
 def names() -> list[str]:
     """The names that need no address; boards and phones beside them are named by theirs."""
-    return [*_BUILT_IN, *(device.name for device in own_devices())]
+    return [*_built_in(), *(device.name for device in own_devices())]
 
 
 def own_file() -> Path:
@@ -150,7 +148,7 @@ def own_devices() -> list[Device]:
         if device.name in {one.name for one in devices[:number]}:
             raise UserError(f"{place}: {device.name!r} is there twice")
         try:
-            check(device, _BUILT_IN)
+            check(device, _built_in())
         except UserError as error:
             raise UserError(f"{place}: {error.message}", hint=error.hint) from None
     return devices
@@ -166,12 +164,16 @@ def check(device: Device, known: list[str]) -> None:
     Raises:
         UserError: what is wrong, and what would be right.
     """
-    if device.address and (device.name in _BUILT_IN or device.name.startswith(EMULATED_PREFIX)):
+    if device.address and (device.name in _built_in() or device.name.startswith(EMULATED_PREFIX)):
         raise UserError(f"{device.name!r} has a meaning of its own", hint="give the device another name")
     address = device.address or device.name
-    if "@" not in address and ":" not in address and address not in _BUILT_IN:
+    if "@" not in address and ":" not in address and address not in _built_in():
         raise UserError(f"unknown device {address!r}", hint=f"{nearest_hint(address, known)}, or {FORMS}")
     device.way()
+
+
+def _built_in() -> list[str]:
+    return [LOCAL, PHONE, *standins.names()]
 
 
 def _parse(address: str) -> Way:
@@ -179,7 +181,7 @@ def _parse(address: str) -> Way:
         return Way("local")
     if address == PHONE:
         return Way("adb")
-    if address in VIRTUAL:
+    if address in standins.names():
         return Way("virtual", host=address)
     if found := _SERIAL.fullmatch(address):
         return Way("adb", serial=found["serial"])

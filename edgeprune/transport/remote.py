@@ -97,6 +97,7 @@ class RemoteTransport:
         Raises:
             TransportError: it does not answer.
         """
+        self._lease.stop_renewing()  # the lease is among what is removed
         self._ask_agent(["clean", "all"], QUERY_SECONDS)
         self._files.remove(self._link.folder)
         self._agent = None
