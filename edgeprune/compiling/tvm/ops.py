@@ -22,6 +22,8 @@ from edgeprune.compiling.tvm.layout import Stored, stored_channels
 from edgeprune.compiling.tvm.lower import BROADCAST, Lowering, Rule, Value
 from edgeprune.compiling.tvm.operands import window_of, with_constant
 from edgeprune.compiling.tvm.pooling import average_pool, max_pool, spatial_mean
+from edgeprune.compiling.tvm.resizing import resize
+from edgeprune.compiling.tvm.transposed import interleave
 from edgeprune.compiling.tvm.winograd import convolve_winograd, winograd_blocks
 
 
@@ -262,12 +264,14 @@ RULES: dict[str, Rule] = {
     "HardSwish": _unary(_hard_swish),
     "Identity": _pass,
     "IndexAdd": _index_add,
+    "Interleave": interleave,
     "MatMul": _matmul,
     "MaxPool": max_pool,
     "Mul": _binary(relax.op.multiply),
     "ReduceMean": spatial_mean,
     "Relu": _unary(relax.op.nn.relu),
     "Reshape": _reshape,
+    "Resize": resize,
     "Sigmoid": _unary(relax.op.sigmoid),
     "Slice": _slice,
     "Sub": _binary(relax.op.subtract),

@@ -14,6 +14,7 @@ from edgeprune.compiling.tvm.channels import merge_gathers
 from edgeprune.compiling.tvm.folding import fold_batch_norms, fold_gathers
 from edgeprune.compiling.tvm.graph import Graph, drop_unused
 from edgeprune.compiling.tvm.groups import fill_up_groups
+from edgeprune.compiling.tvm.transposed import split_transposed
 
 
 def rewrite(graph: Graph, lanes: int) -> Graph:
@@ -23,5 +24,6 @@ def rewrite(graph: Graph, lanes: int) -> Graph:
         graph: The network as read.
         lanes: float32 lanes of the target's vector.
     """
-    gathered = merge_gathers(fill_up_groups(fold_batch_norms(graph), lanes))
+    plain = fill_up_groups(fold_batch_norms(split_transposed(graph, lanes)), lanes)
+    gathered = merge_gathers(plain)
     return drop_unused(fold_gathers(fuse_additions(gathered), lambda channels: -(-channels // lanes)))

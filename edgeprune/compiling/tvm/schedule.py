@@ -21,6 +21,7 @@ from edgeprune.compiling.tvm.form import Form
 from edgeprune.compiling.tvm.gather import SCHEDULED, in_parallel
 from edgeprune.compiling.tvm.multiply import written_out
 from edgeprune.compiling.tvm.tile import Factor
+from edgeprune.compiling.tvm.transposed import STEPS
 from edgeprune.compiling.tvm.winograd import PRODUCT, STAGES
 from edgeprune.compiling.tvm.winograd_schedule import schedule_winograd
 
@@ -149,6 +150,7 @@ def _copy(schedule: Schedule, block: Any, lanes: int, *, parallel: bool) -> None
 
 
 def _pixelwise(schedule: Schedule, lanes: int, *, parallel: bool) -> None:
+    _write_out_steps(schedule)
     for block in _blocks(schedule)[:-1]:
         if not _is_reduction(schedule, block):
             schedule.compute_inline(block)
@@ -158,6 +160,18 @@ def _pixelwise(schedule: Schedule, lanes: int, *, parallel: bool) -> None:
                 _copy(schedule, block, lanes, parallel=parallel)
         else:
             _reduce(schedule, block, lanes, parallel=parallel)
+
+
+def _write_out_steps(schedule: Schedule) -> None:
+    """What a kernel does for rows and columns modulo some number is settled before it runs."""
+    blocks = _blocks(schedule)
+    steps = [schedule.get(block).annotations.get(STEPS) for block in blocks]
+    for down, across in (given for given in steps if given is not None):
+        loops = schedule.get_loops(blocks[-1])
+        if len(loops) == 4:
+            for loop, step in zip(loops[1:3], (down, across), strict=True):
+                _, inner = schedule.split(loop, [None, step])
+                schedule.unroll(inner)
 
 
 def _reduce(schedule: Schedule, block: Any, lanes: int, *, parallel: bool) -> None:
