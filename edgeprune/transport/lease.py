@@ -105,7 +105,7 @@ class Lease:
 
     def _renew_once(self) -> None:
         with self._lock:
-            if not self._asked("renew") and not self._asked("take"):
+            if not self._asked("renew"):
                 self._lost_to = self._holder or "another run"
 
     def _asked(self, word: str) -> bool:

@@ -41,7 +41,7 @@ class Link(Protocol):
 
     @property
     def folder(self) -> str:
-        """The private folder on the device, such as /home/pi/.cache/edgeprune; it may not be there yet."""
+        """The private folder on the device, such as /home/pi/.cache/edgeprune-device; it may not be there yet."""
 
     def check(self) -> None:
         """See that the device can be reached and a program run there.
@@ -67,4 +67,4 @@ class Link(Protocol):
         """Copy a file's bytes from the device."""
 
     def close(self) -> None:
-        """End what keeps the way open; it opens again when it is used."""
+        """End what keeps the way open, and what goes over it, from whichever thread; it opens again when it is used."""

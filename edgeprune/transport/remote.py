@@ -105,7 +105,6 @@ class RemoteTransport:
     def _remove_leftovers(self) -> None:
         """Stop and remove what this run, or one that was cut off, left behind."""
         self._ask_agent(["clean"], QUERY_SECONDS)
-        self._files.remove(self.remote_path(""))
 
     def _ask_lease(self, words: list[str]) -> dict[str, Any]:
         said = self._ask_agent(["lease", *words], QUERY_SECONDS)

@@ -20,6 +20,8 @@ from edgeprune.transport.link import TRANSFER_SECONDS, Completed, Link
 _MB = 1_000_000
 _FULL = re.compile(rb"No space left|quota exceeded|File too large", re.IGNORECASE)
 
+_MAKE = 'umask 077; mkdir -p "$2" && chmod 700 "$1"'
+
 _LOOK = """
 for f; do
   if [ -f "$f" ]; then sum=$(sha256sum <"$f") && echo "${sum%% *}"; else echo -; fi
@@ -74,7 +76,8 @@ class RemoteFiles:
             if there[number] != digest
         ]
         if copies:
-            self._call(["sh", "-c", 'umask 077; mkdir -p "$1"', "sh", folder], f"cannot make the folder {folder}")
+            private = ["sh", "-c", _MAKE, "sh", self._link.folder, folder]
+            self._call(private, f"cannot make the folder {folder}")
             self._copy(copies, folder)
 
     def get(self, remote: str, destination: Path) -> None:

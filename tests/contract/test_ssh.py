@@ -342,3 +342,18 @@ def as_arguments(way: str, folder: Path) -> list[Path | str]:
     if way == "send":
         return [folder / "source", str(folder / "copy")]
     return [str(folder / "source"), folder / "copy"]
+
+
+def test_closing_ends_a_wait_at_once(sshd: LoopbackSshd, proxy: FaultyProxy) -> None:
+    """Whether it is for a program or still for the connection."""
+    for cut_first in (False, True):
+        link = link_to(sshd, proxy.port)
+        proxy.mend()
+        if not cut_first:
+            link.check()
+        proxy.cut()
+        closing = threading.Timer(1.0, link.close)
+        closing.start()
+        with pytest.raises(LinkLostError):
+            link.call(["true"], timeout=600)
+        closing.join()
