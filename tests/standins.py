@@ -66,3 +66,9 @@ def start(name: str, folder: Path, **options: int) -> Iterator[Reached]:
 def virtual_pi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reached]:
     """An emulated Raspberry Pi: aarch64 programs and server, this machine's kernel."""
     yield from start("virtual-pi", tmp_path_factory.mktemp("virtual-pi"))
+
+
+@pytest.fixture(scope="session")
+def virtual_vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reached]:
+    """The same as a whole emulated machine: kernel and memory of its own."""
+    yield from start("virtual-pi-vm", tmp_path_factory.mktemp("virtual-pi-vm"))

@@ -7,7 +7,14 @@ qemu, `instructions.py` counts.
 from edgeprune.emulation import debian
 from edgeprune.emulation.devices import devices, target_of
 from edgeprune.emulation.instructions import count_instructions, run_program
-from edgeprune.emulation.qemu import ARCHITECTURES, Emulator, fetch_emulators, find_emulator, static_emulator
+from edgeprune.emulation.qemu import (
+    ARCHITECTURES,
+    Emulator,
+    fetch_emulators,
+    find_emulator,
+    machine_emulator,
+    static_emulator,
+)
 
 __all__ = [
     "ARCHITECTURES",
@@ -17,6 +24,7 @@ __all__ = [
     "devices",
     "fetch_emulators",
     "find_emulator",
+    "machine_emulator",
     "run_program",
     "static_emulator",
     "target_of",

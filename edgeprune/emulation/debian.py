@@ -50,13 +50,17 @@ def fetch(
 
 
 def unpack(packages: Sequence[Path], root: Path) -> None:
-    """Unpack package files into a folder; their scripts are not run, and links of the folder's are followed.
+    """Unpack package files into a folder, in which /bin, /sbin and /lib lead into /usr; their scripts are not run.
 
     Raises:
         DeviceError: a package cannot be unpacked.
     """
+    for merged in ("bin", "sbin", "lib"):
+        (root / "usr" / merged).mkdir(parents=True, exist_ok=True)
+        if not (root / merged).is_symlink():
+            (root / merged).symlink_to(f"usr/{merged}")
     for package in packages:
-        # what is in a package may lead over links such as /lib, which `dpkg-deb -x` would replace
+        # a package may hold files under /lib, a link that `dpkg-deb -x` would replace
         with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as content:
             _carry_out(["tar", "-x", "--keep-directory-symlink", "-C", str(root)], content)
         if content.returncode:

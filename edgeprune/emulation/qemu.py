@@ -53,17 +53,20 @@ class Emulator:
             DeviceError: qemu cannot be started, or the program does not end in time.
         """
         command = [str(self.program), *(["-plugin", plugin] if plugin else []), *arguments]
-        environment = dict(os.environ)
-        if self.libraries:
-            environment["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, self.libraries))
         try:
             return subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=seconds, env=environment
+                command, capture_output=True, text=True, errors="replace", timeout=seconds, env=self.environment()
             )
         except OSError as error:
             raise DeviceError(f"cannot start {self.program}: {error.strerror}", hint=_HINT) from error
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{Path(arguments[0]).name} did not end within {seconds:g} s under emulation") from None
+
+    def environment(self) -> dict[str, str]:
+        """The variables that qemu is started with: this process's, and where its libraries are."""
+        if not self.libraries:
+            return dict(os.environ)
+        return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.libraries))}
 
     def version(self) -> str:
         """What qemu says of itself, one line."""
@@ -79,16 +82,10 @@ def find_emulator(architecture: str) -> Emulator:
     """
     if architecture not in _PROGRAMS:
         raise DeviceError(f"no emulator is known for {architecture}", hint="known: " + ", ".join(_PROGRAMS))
-    name = _PROGRAMS[architecture]
-    installed = shutil.which(name)
-    if installed:
-        return Emulator(architecture, Path(installed))
-    root = _fetched()
-    program = root / "usr" / "bin" / name
-    if not program.is_file():
+    found = _find(architecture, _PROGRAMS[architecture], "qemu-user")
+    if found is None:
         raise DeviceError(f"qemu-user is not here, which emulates {architecture}", hint=_HINT)
-    folders = sorted({library.parent for library in (root / "usr" / "lib").rglob("*.so*") if library.is_file()})
-    return Emulator(architecture, program, tuple(folders))
+    return found
 
 
 def fetch_emulators() -> None:
@@ -97,10 +94,8 @@ def fetch_emulators() -> None:
     Raises:
         DeviceError: it cannot be fetched here.
     """
-    root = _fetched()
-    if root.is_dir() or all(map(shutil.which, _PROGRAMS.values())):
-        return
-    _unpack_once("qemu-user", root)
+    if not all(_find(architecture, name, "qemu-user") for architecture, name in _PROGRAMS.items()):
+        _unpack_once("qemu-user")
 
 
 def static_emulator(architecture: str) -> Path:
@@ -109,21 +104,43 @@ def static_emulator(architecture: str) -> Path:
     Raises:
         DeviceError: it is not here and cannot be fetched.
     """
-    name = f"{_PROGRAMS[architecture]}-static"
-    installed = shutil.which(name)
+    return _found_or_fetched(architecture, f"{_PROGRAMS[architecture]}-static", "qemu-user-static").program
+
+
+def machine_emulator() -> Emulator:
+    """The emulator of whole aarch64 machines; fetched into the cache if it is not here.
+
+    Raises:
+        DeviceError: it is not here and cannot be fetched.
+    """
+    return _found_or_fetched("aarch64", "qemu-system-aarch64", "qemu-system-arm")
+
+
+def _found_or_fetched(architecture: str, program: str, package: str) -> Emulator:
+    found = _find(architecture, program, package)
+    if found is None:
+        _unpack_once(package)
+        found = _find(architecture, program, package)
+    if found is None:
+        raise DeviceError(f"Debian's {package} has no {program}", hint=debian.HINT)
+    return found
+
+
+def _find(architecture: str, program: str, package: str) -> Emulator | None:
+    """A program that is installed or was fetched."""
+    installed = shutil.which(program)
     if installed:
-        return Path(installed)
-    root = cache_folder() / "qemu-user-static"
-    if not root.is_dir():
-        _unpack_once("qemu-user-static", root)
-    return root / "usr" / "bin" / name
+        return Emulator(architecture, Path(installed))
+    root = cache_folder() / package
+    fetched = root / "usr" / "bin" / program
+    if not fetched.is_file():
+        return None
+    folders = sorted({library.parent for library in (root / "usr" / "lib").rglob("*.so*") if library.is_file()})
+    return Emulator(architecture, fetched, tuple(folders))
 
 
-def _fetched() -> Path:
-    return cache_folder() / "qemu-user"
-
-
-def _unpack_once(package: str, root: Path) -> None:
+def _unpack_once(package: str) -> None:
+    root = cache_folder() / package
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".qemu-", dir=root.parent) as folder:
         fetched, unpacked = Path(folder) / "fetched", Path(folder) / "root"

@@ -1,6 +1,7 @@
 """Stand-ins for boards that are not here, real where it counts: reached, used and ended like any device.
 
-    virtual-pi    an aarch64 OpenSSH server with its system, emulated program by program
+    virtual-pi       an aarch64 OpenSSH server with its system, emulated program by program
+    virtual-pi-vm    the same system as a whole emulated machine: true memory, reboots, slower
 
 A matrix may name one once `edgeprune devices up NAME` has started it. Nothing is ever timed on them. Start with `up`;
 a new stand-in is one new file and one line in `_KINDS`.
@@ -18,11 +19,11 @@ from typing import Any
 
 from edgeprune.errors import UnknownNameError
 from edgeprune.resources import cache_folder
-from edgeprune.standins import pi, ssh_keys, supervisor
+from edgeprune.standins import machine, pi, ssh_keys, supervisor
 
 __all__ = ["device", "down", "folder_of", "names", "running", "up"]
 
-_KINDS: dict[str, Callable[..., Path]] = {"virtual-pi": pi.up}
+_KINDS: dict[str, Callable[..., Path]] = {"virtual-pi": pi.up, "virtual-pi-vm": machine.up}
 
 
 def names() -> list[str]:
@@ -70,7 +71,7 @@ def up(
         answer = device(own)
         if answer is not None:
             return own / ssh_keys.DEVICE_FILE
-        supervisor.stop(own / pi.RECORD_FILE)
+        supervisor.stop(own / supervisor.RECORD_FILE)
         return _KINDS[name](own, say, bound_to=bound_to, **options)
 
 
@@ -84,13 +85,13 @@ def down(name: str, *, folder: Path | None = None) -> None:
     own = folder or folder_of(name)
     if own.is_dir():
         with _locked(own):
-            supervisor.stop(own / pi.RECORD_FILE)
+            supervisor.stop(own / supervisor.RECORD_FILE)
             (own / ssh_keys.DEVICE_FILE).unlink(missing_ok=True)
 
 
 def device(folder: Path) -> dict[str, Any] | None:
     """How the stand-in in that folder is reached, as its `device.json` says it; None where it does not run."""
-    if not supervisor.is_running(folder / pi.RECORD_FILE):
+    if not supervisor.is_running(folder / supervisor.RECORD_FILE):
         return None
     try:
         told: dict[str, Any] = json.loads((folder / ssh_keys.DEVICE_FILE).read_text())

@@ -6,19 +6,14 @@ Start with `up`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from edgeprune.emulation import static_emulator
-from edgeprune.errors import DeviceError
 from edgeprune.standins import board, rootfs, ssh_keys, supervisor
 from edgeprune.standins.namespace import Setting, outside_user
 
-RECORD_FILE, LOG_FILE = "process.json", "log"
 SYS_FOLDER = "sys"
-_PATIENCE_SECONDS = 120.0
-_POLL_SECONDS = 0.1
 _SERVER = """\
 ListenAddress {host}
 Port {port}
@@ -57,8 +52,10 @@ def up(folder: Path, say: Callable[[str], None], *, disk_bytes: int | None = Non
     for made in (home, server):
         made.mkdir(mode=0o700, exist_ok=True)
     board.write_board(folder / SYS_FOLDER)
-    host_key = ssh_keys.make_key(server / "host_key", rootfs.HOST_NAME)
-    (server / "authorized_keys").write_text(ssh_keys.make_key(folder / "client_key", "edgeprune") + "\n")
+    host_key, client_key = ssh_keys.keys(folder, rootfs.HOST_NAME)
+    (server / "authorized_keys").write_text(f"{client_key}\n")
+    (server / ssh_keys.HOST_KEY).write_bytes((folder / ssh_keys.HOST_KEY).read_bytes())
+    (server / ssh_keys.HOST_KEY).chmod(0o600)
     port = ssh_keys.free_port()
     (server / "sshd_config").write_text(_SERVER.format(host=ssh_keys.HOST, port=port, user=rootfs.USER))
     for owned in (home, server):
@@ -77,23 +74,7 @@ def up(folder: Path, say: Callable[[str], None], *, disk_bytes: int | None = Non
         host_name=rootfs.HOST_NAME,
         user=rootfs.USER_ID,
     )
-    (folder / LOG_FILE).write_text("")
-    supervisor.start(folder / RECORD_FILE, folder / LOG_FILE, setting.words(), bound_to=bound_to)
-    wait_for_server(folder, port)
+    (folder / supervisor.LOG_FILE).write_text("")
+    supervisor.start(folder / supervisor.RECORD_FILE, folder / supervisor.LOG_FILE, setting.words(), bound_to=bound_to)
+    ssh_keys.wait_for_server(folder, port)
     return ssh_keys.introduce(folder, port, rootfs.USER, host_key)
-
-
-def wait_for_server(folder: Path, port: int) -> None:
-    """Return when the SSH server of a stand-in that was started answers.
-
-    Raises:
-        DeviceError: it ended or stays silent.
-    """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not ssh_keys.greets(port):
-        if not supervisor.is_running(folder / RECORD_FILE):
-            raise DeviceError(f"{folder.name} ended at once", detail=supervisor.tail(folder / LOG_FILE))
-        if time.monotonic() > deadline:
-            supervisor.stop(folder / RECORD_FILE)
-            raise DeviceError(f"{folder.name} stays silent", detail=supervisor.tail(folder / LOG_FILE))
-        time.sleep(_POLL_SECONDS)

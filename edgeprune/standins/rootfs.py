@@ -69,10 +69,8 @@ def _made(name: str, packages: list[str], say: Callable[[str], None], finish: Ca
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place.parent) as folder:
             whole, fetched = Path(folder) / "whole", Path(folder) / "fetched"
             root = whole / "root"
-            fetched.mkdir()
-            for merged in ("bin", "sbin", "lib"):
-                (root / "usr" / merged).mkdir(parents=True)
-                (root / merged).symlink_to(f"usr/{merged}")
+            for made in (fetched, root):
+                made.mkdir(parents=True)
             files = debian.fetch(packages, fetched, architecture="arm64", provided=NOT_NEEDED)
             debian.unpack(files, root)
             finish(root)

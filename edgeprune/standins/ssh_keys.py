@@ -1,4 +1,4 @@
-"""Keys of a stand-in's own: its host key, the one that lets its user in, and the file by which clients know it."""
+"""What a stand-in behind ssh keeps in its folder: its keys, its port, its log, and how clients are told of it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,33 @@ import json
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 from edgeprune.errors import DeviceError
+from edgeprune.standins import supervisor
 from edgeprune.storage import write_whole
 
 HOST = "127.0.0.1"
 DEVICE_FILE = "device.json"
-_PATIENCE_SECONDS = 10.0
+HOST_KEY, CLIENT_KEY = "host_key", "client_key"
+_PATIENCE_SECONDS, _ANSWER_SECONDS = 180.0, 10.0
+_POLL_SECONDS = 0.1
 
 
-def make_key(path: Path, comment: str) -> str:
-    """Make a key pair, unless it is there.
+def keys(folder: Path, host_name: str) -> tuple[str, str]:
+    """Make a stand-in's keys, unless they are there: of the server, and of the only client that it lets in.
 
     Returns:
-        The public key's line.
+        Their public lines.
 
     Raises:
         DeviceError: OpenSSH's client is not installed.
     """
+    return _key(folder / HOST_KEY, host_name), _key(folder / CLIENT_KEY, "edgeprune")
+
+
+def _key(path: Path, comment: str) -> str:
     if not path.is_file():
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
         try:
@@ -41,7 +49,7 @@ def introduce(folder: Path, port: int, user: str, host_key: str) -> Path:
     key_type, key = host_key.split()[:2]
     known = write_whole(folder / "known_hosts", f"[{HOST}]:{port} {key_type} {key}\n".encode())
     device = {"kind": "ssh", "host": HOST, "port": port, "user": user}
-    device |= {"identity": str(folder / "client_key"), "known_hosts": str(known)}
+    device |= {"identity": str(folder / CLIENT_KEY), "known_hosts": str(known)}
     return write_whole(folder / DEVICE_FILE, json.dumps(device, indent=1).encode() + b"\n")
 
 
@@ -52,11 +60,25 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def greets(port: int) -> bool:
-    """Whether an SSH server answers there."""
+def wait_for_server(folder: Path, port: int) -> None:
+    """Return when the SSH server of a stand-in that was started answers.
+
+    Raises:
+        DeviceError: it ended or stays silent.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not _greets(port):
+        if not supervisor.is_running(folder / supervisor.RECORD_FILE):
+            raise DeviceError(f"{folder.name} ended at once", detail=supervisor.tail(folder / supervisor.LOG_FILE))
+        if time.monotonic() > deadline:
+            supervisor.stop(folder / supervisor.RECORD_FILE)
+            raise DeviceError(f"{folder.name} stays silent", detail=supervisor.tail(folder / supervisor.LOG_FILE))
+        time.sleep(_POLL_SECONDS)
+
+
+def _greets(port: int) -> bool:
     try:
-        with socket.create_connection((HOST, port), timeout=_PATIENCE_SECONDS) as server:
-            server.settimeout(_PATIENCE_SECONDS)
+        with socket.create_connection((HOST, port), timeout=_ANSWER_SECONDS) as server:
             return server.recv(4) == b"SSH-"
     except OSError:
         return False

@@ -19,35 +19,47 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeprune.errors import DeviceError
 from edgeprune.storage import write_whole
 
+RECORD_FILE, LOG_FILE = "process.json", "log"
+"""What a stand-in's folder calls the record and the log of its program."""
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.02
 _DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
 
 
-def start(record: Path, log: Path, arguments: Sequence[str], *, bound_to: int | None = None) -> None:
-    """Run a program in the background.
+def start(
+    record: Path,
+    log: Path,
+    arguments: Sequence[str],
+    *,
+    bound_to: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program in the background, in the folder of its record.
 
     Args:
         record: Where its process is noted, for `stop` and `is_running`.
         log: Where its stdout and stderr go.
         arguments: The program and its arguments.
         bound_to: Read end of a pipe; when nobody holds the other end any more, the program is ended.
+        environment: Its variables; None: those of this process.
 
     Raises:
         DeviceError: it cannot be started.
     """
     bound = [] if bound_to is None else ["--bound"]
-    own = [sys.executable, "-m", "edgeprune.standins.supervisor", *bound, str(record), str(log), *arguments]
+    files = [str(record.absolute()), str(log.absolute())]
+    own = [sys.executable, "-m", "edgeprune.standins.supervisor", *bound, *files, *arguments]
     # the background process keeps no end of a pipe of ours: only --bound's stdin
     done = subprocess.run(
         own, stdin=subprocess.DEVNULL if bound_to is None else bound_to,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, env={**os.environ, **_importable()},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, cwd=record.parent,
+        env={**(environment or os.environ), **_importable()},
     )  # fmt: skip
     if done.returncode:
         raise DeviceError(f"{arguments[0]} cannot be started", detail=tail(log))
