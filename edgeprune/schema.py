@@ -6,6 +6,7 @@ Units stand in the names: `_ns`, `_bytes`, `_c` (degrees Celsius), `_hz`. What c
 
 History of the schema:
     1  (0.1.0)  first version
+    2  (0.1.0)  launches that only compare numbers (purpose "check"), on emulated devices that were reached
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 EMULATED_PREFIX = "emulated-"
 
@@ -140,7 +141,8 @@ class Launch(Record):
 
     All times are wall times in the order they were taken: `first_calls_ns` of the very first calls, one by one,
     `warmup_ns` of groups of `warmup_group` calls, `samples_ns` of groups of `group` calls.
-    A latency launch has samples; a memory launch has `peak_rss_bytes` and no samples.
+    A latency launch has samples; a memory launch has `peak_rss_bytes` and no samples; a check has neither: its device
+    is emulated, so that it compared numbers and nothing else.
     `unit` names what was run back to back (a masked/shrunk pair, or a dense network alone): two launches are paired
     when session, block and unit are equal.
     """
@@ -148,7 +150,7 @@ class Launch(Record):
     kind: Literal["launch"] = "launch"
     session_id: str
     cell_id: str
-    purpose: Literal["latency", "memory"]
+    purpose: Literal["latency", "memory", "check"]
     block: int
     unit: str
     order: int

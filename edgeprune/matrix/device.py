@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune.errors import LinkLostError
 from edgeprune.transport import Transport
 
 _LAUNCH_OVERHEAD_SECONDS = 1.0
@@ -14,20 +15,28 @@ _LAUNCH_OVERHEAD_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class DeviceInUse:
-    """A device of the matrix that answered, with the temperature it had when nothing ran."""
+    """A device of the matrix, with the temperature it had when nothing ran.
+
+    Attributes:
+        way: The way to it.
+        wanted_cores: Those that the user wants workers to run on; none for the fastest.
+        facts: What it says of itself; where it is `away`, what it said in an earlier session.
+        idle_temp_c: Degrees Celsius, None where it cannot tell.
+        away: Why it did not answer at the run's start, where it is known from an earlier session.
+    """
 
     way: Transport
+    wanted_cores: Sequence[int]
     facts: Mapping[str, Any]
     idle_temp_c: float | None
+    away: LinkLostError | None = None
 
-    @property
-    def cores(self) -> list[int]:
-        """Its cores, fastest cluster first; among equals the last first, since the first serve interrupts."""
-        cores: list[dict[str, Any]] = self.facts["cores"]
-        ranked = sorted(
-            cores, key=lambda core: (core["capacity"] or 0, core["max_khz"] or 0, core["core"]), reverse=True
-        )
-        return [int(core["core"]) for core in ranked]
+
+def ranked_cores(facts: Mapping[str, Any]) -> list[int]:
+    """A device's cores, fastest cluster first; among equals the last first, since the first serve interrupts."""
+    cores: list[dict[str, Any]] = facts["cores"]
+    ranked = sorted(cores, key=lambda core: (core["capacity"] or 0, core["max_khz"] or 0, core["core"]), reverse=True)
+    return [int(core["core"]) for core in ranked]
 
 
 def idle_temp_c(known: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> float | None:

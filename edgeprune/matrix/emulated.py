@@ -20,7 +20,8 @@ from edgeprune.emulation import Emulator
 from edgeprune.errors import EdgepruneError, ParityError
 from edgeprune.exporting import PARITY_TOLERANCE
 from edgeprune.matrix.cache import Cache, fingerprint
-from edgeprune.matrix.measure import end_of, told
+from edgeprune.matrix.ends import end_of
+from edgeprune.matrix.faults import told
 from edgeprune.matrix.stages import INPUT_FILE, REFERENCE_FILE
 from edgeprune.schema import CellEnd, CellKey
 
@@ -33,7 +34,16 @@ def emulator_for(device: str) -> Emulator:
     Raises:
         DeviceError: qemu-user is not here.
     """
-    return emulation.find_emulator(_target(device).architecture)
+    return emulator_of_target(_target(device).name)
+
+
+def emulator_of_target(target: str) -> Emulator:
+    """The emulator that runs what was compiled for a target; it is not fetched.
+
+    Raises:
+        DeviceError: qemu-user is not here.
+    """
+    return emulation.find_emulator(compiling.target(target).architecture)
 
 
 def facts_of(device: str, emulator: Emulator) -> dict[str, Any]:

@@ -46,6 +46,23 @@ class Deployed:
     reference: Array
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where and for whom launches are made.
+
+    Attributes:
+        transport: The way to the device.
+        session_id: The run's.
+        cores: Cores to run on, None for any.
+        answer_s: How long a worker may be silent beyond what it was asked to do, seconds.
+    """
+
+    transport: Transport
+    session_id: str
+    cores: Sequence[int] | None
+    answer_s: float
+
+
 def deploy(transport: Transport, artifact: Artifact, input_file: Path, example: Array, reference: Array) -> Deployed:
     """Push an artifact's files and the input; `reference` is what the network must answer to `example`.
 
@@ -57,14 +74,7 @@ def deploy(transport: Transport, artifact: Artifact, input_file: Path, example: 
     return Deployed(artifact.runtime, artifact.threads, model, transport.push([input_file])[0], example, reference)
 
 
-def launch_latency(
-    transport: Transport,
-    deployed: Deployed,
-    plan: MeasurePlan,
-    step: Step,
-    session_id: str,
-    cores: Sequence[int] | None,
-) -> Launch:
+def launch_latency(place: Place, deployed: Deployed, plan: MeasurePlan, step: Step) -> Launch:
     """Warm up, take samples, and write down everything.
 
     Raises:
@@ -72,7 +82,7 @@ def launch_latency(
         DeviceError: the link or the worker failed.
     """
     started_at = now()
-    with _start(transport, deployed, cores) as worker:
+    with _start(place, deployed) as worker:
         parity = _load_and_compare(worker, deployed)
         warm = _warm_up(worker, plan)
         group = group_size(warm.call_ns, plan)
@@ -85,7 +95,7 @@ def launch_latency(
         )
         worker.stop()  # the agent's last reading comes as it ends
     return Launch(
-        **_circumstances(worker, step, session_id, started_at),
+        **_circumstances(worker, step, place, started_at),
         purpose="latency",
         first_calls_ns=warm.first_calls_ns,
         warmup_group=warm.group,
@@ -98,9 +108,7 @@ def launch_latency(
     )
 
 
-def launch_memory(
-    transport: Transport, deployed: Deployed, step: Step, session_id: str, cores: Sequence[int] | None
-) -> Launch:
+def launch_memory(place: Place, deployed: Deployed, step: Step) -> Launch:
     """A launch that takes no times: the process's peak memory after loading and a few inferences.
 
     Raises:
@@ -108,12 +116,12 @@ def launch_memory(
         DeviceError: the link or the worker failed.
     """
     started_at = now()
-    with _start(transport, deployed, cores) as worker:
+    with _start(place, deployed) as worker:
         parity = _load_and_compare(worker, deployed)
         peak = worker.peak_rss_bytes(MEMORY_CALLS)
         worker.stop()
     return Launch(
-        **_circumstances(worker, step, session_id, started_at),
+        **_circumstances(worker, step, place, started_at),
         purpose="memory",
         warmup_ns=[],
         group=1,
@@ -124,10 +132,33 @@ def launch_memory(
     )
 
 
-def _circumstances(worker: Worker, step: Step, session_id: str, started_at: str) -> dict[str, Any]:
+def launch_check(place: Place, deployed: Deployed, step: Step) -> Launch:
+    """A launch that only compares numbers, for devices whose time and memory are not a device's: emulated ones.
+
+    Raises:
+        ParityError: the output on the device differs from the reference by more than 1e-4 relative.
+        DeviceError: the link or the worker failed.
+    """
+    started_at = now()
+    with _start(place, deployed) as worker:
+        parity = _load_and_compare(worker, deployed)
+        worker.stop()
+    return Launch(
+        **_circumstances(worker, step, place, started_at),
+        purpose="check",
+        warmup_ns=[],
+        group=1,
+        steady=None,
+        samples_ns=[],
+        parity_rel=parity,
+        peak_rss_bytes=None,
+    )
+
+
+def _circumstances(worker: Worker, step: Step, place: Place, started_at: str) -> dict[str, Any]:
     """What a launch was, whatever it was for."""
     return {
-        "session_id": session_id,
+        "session_id": place.session_id,
         "cell_id": step.cell_id,
         "block": step.block,
         "unit": step.unit,
@@ -143,12 +174,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _start(transport: Transport, deployed: Deployed, cores: Sequence[int] | None) -> Worker:
+def _start(place: Place, deployed: Deployed) -> Worker:
     """The runtime's worker, or the model itself where that is a program."""
     program = None
     if compiling.is_program(deployed.runtime):
         program = [deployed.model, "serve", "--threads", str(deployed.threads)]
-    return Worker.start(transport, deployed.runtime, cores, program)
+    return Worker.start(place.transport, deployed.runtime, place.cores, program, place.answer_s)
 
 
 def _load_and_compare(worker: Worker, deployed: Deployed) -> float:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from edgeprune.matrix.cells import networks
+from edgeprune.matrix.pool import Prepared, identity
 from edgeprune.matrix.spec import MatrixSpec
 from edgeprune.matrix.tasks import NetworkJob, Task
 from edgeprune.schema import CellKey
@@ -35,3 +39,24 @@ class Making:
             finetune=self._spec.finetune.changes(),
             shrink=self._spec.shrink.changes() if key.network.variant == "shrunk" else {},
         )
+
+
+class Made:
+    """The folders of what was made for one matrix's cells."""
+
+    def __init__(self, making: Making, results: Mapping[str, Prepared]) -> None:
+        self._making = making
+        self._results = results
+
+    def network(self, key: CellKey) -> Prepared:
+        """What came of building a cell's network."""
+        return self._results[identity(self._making.network(key))]
+
+    def artifact(self, key: CellKey) -> Prepared:
+        """What came of compiling it."""
+        return self._results[identity(self._making.artifact(key))]
+
+    def folders(self, key: CellKey) -> tuple[Path, Path] | None:
+        """The folders of a cell's network and artifact, None where one could not be made."""
+        network, artifact = self.network(key).folder, self.artifact(key).folder
+        return None if network is None or artifact is None else (network, artifact)

@@ -45,7 +45,7 @@ def open_manifest(folder: Path, spec: MatrixSpec, cells: Sequence[CellKey]) -> M
                 hint="measure the changed matrix into another folder with --results DIR",
             )
     dumped = [{"cell_id": key.cell_id} | key.model_dump() for key in cells]
-    opened = opened.model_copy(update={"matrix": matrix, "cells": dumped})
+    opened = opened.model_copy(update={"schema_version": SCHEMA_VERSION, "matrix": matrix, "cells": dumped})
     manifest.write(folder, opened)
     return opened
 

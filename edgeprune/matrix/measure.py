@@ -6,35 +6,37 @@ on: a launch counts if it is there, a pair counts if both of its launches were m
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from edgeprune.compiling import Artifact
-from edgeprune.errors import DeviceError, EdgepruneError, ParityError
+from edgeprune.errors import DeviceError, ParityError
 from edgeprune.matrix.cells import unit
-from edgeprune.matrix.launch import Deployed, launch_latency, launch_memory
-from edgeprune.measuring import MeasurePlan, Step, blocks, thermal_gate, throttled_window
+from edgeprune.matrix.ends import end_of
+from edgeprune.matrix.faults import Contact, told
+from edgeprune.matrix.fitness import wait_until_fit
+from edgeprune.matrix.launch import Deployed, Place, launch_check, launch_latency, launch_memory
+from edgeprune.measuring import MeasurePlan, Step, blocks, throttled_window
 from edgeprune.schema import CellEnd, CellKey, Launch
-from edgeprune.transport import Transport
-
-_THERMAL_POLL_SECONDS = 2.0
 
 
 @dataclass
 class CellWork:
-    """One cell on its way: what was deployed for it, and what it has so far.
+    """One cell on its way: what is deployed for it, and what it has so far.
 
-    `finished` says that it was measured before, and is here as the partner of a cell that was not.
+    `finished` says that it was measured before, and is here as the partner of a cell that was not; `deployed_at` is how
+    often the device had been away when its files were pushed.
     """
 
     key: CellKey
-    deployed: Deployed
     artifact: Artifact
+    deploy: Callable[[], Deployed]
     launches: list[Launch] = field(default_factory=list)
     finished: bool = False
     failure: str = ""
+    deployed: Deployed | None = None
+    deployed_at: int = 0
 
     @property
     def cell_id(self) -> str:
@@ -46,9 +48,8 @@ class CellWork:
 class Bench:
     """A device that is being measured on."""
 
-    transport: Transport
-    session_id: str
-    cores_for: Callable[[int], list[int] | None]
+    contact: Contact
+    place: Callable[[CellKey], Place]
     idle_temp_c: float | None
     write: Callable[[Launch | CellEnd], None]
     tell: Callable[[CellKey, str], None]
@@ -86,7 +87,8 @@ def measure_group(bench: Bench, group: Sequence[CellWork], steps: Sequence[Step]
                     bench.write(_end(bench, work))
 
     for work in group:
-        if not any(launch.purpose == "memory" for launch in work.launches):
+        _attempt(bench, work, partial(_push, bench, work))
+        if not work.failure and not any(launch.purpose == "memory" for launch in work.launches):
             _attempt(bench, work, partial(_memory, bench, work))
     end_complete(steps)
     for number, step in enumerate(steps, start=1):
@@ -97,6 +99,17 @@ def measure_group(bench: Bench, group: Sequence[CellWork], steps: Sequence[Step]
         end_complete(steps[number:])
 
 
+def check_cell(bench: Bench, work: CellWork) -> None:
+    """Compare a cell's numbers on a device that is emulated; a check that the journal holds is not made again.
+
+    What goes wrong ends the cell as failed; else its end is the caller's.
+    """
+    if not any(launch.purpose == "check" for launch in work.launches):
+        _attempt(bench, work, partial(_check, bench, work))
+    if work.failure:
+        bench.write(_end(bench, work))
+
+
 def _unit_is_done(step: Step, cell_ids: Sequence[str], launches: Mapping[str, Sequence[Launch]]) -> bool:
     sessions: list[set[str]] = []
     for cell_id in cell_ids:
@@ -105,51 +118,49 @@ def _unit_is_done(step: Step, cell_ids: Sequence[str], launches: Mapping[str, Se
     return bool(set.intersection(*sessions))
 
 
+def _push(bench: Bench, work: CellWork) -> Deployed:
+    """A cell's files on the device: pushed the first time, and anew when it was away, since it may have lost them."""
+    if work.deployed is None or work.deployed_at != bench.contact.absences:
+        bench.tell(work.key, "copying")
+        work.deployed, work.deployed_at = work.deploy(), bench.contact.absences
+    return work.deployed
+
+
 def _memory(bench: Bench, work: CellWork) -> Launch:
+    deployed = _push(bench, work)
     bench.tell(work.key, "memory")
-    cores = bench.cores_for(work.key.threads)
-    step = Step(block=0, unit=unit(work.key), order=0, cell_id=work.cell_id)
-    return launch_memory(bench.transport, work.deployed, step, bench.session_id, cores)
+    return launch_memory(bench.place(work.key), deployed, _alone(work))
+
+
+def _check(bench: Bench, work: CellWork) -> Launch:
+    deployed = _push(bench, work)
+    bench.tell(work.key, "comparing numbers")
+    return launch_check(bench.place(work.key), deployed, _alone(work))
 
 
 def _latency(bench: Bench, work: CellWork, plan: MeasurePlan, step: Step) -> Launch:
-    waited = _wait_for_cool(bench, work.key)
+    deployed = _push(bench, work)
+    waited = wait_until_fit(bench.contact, bench.idle_temp_c, partial(bench.tell, work.key))
     bench.tell(work.key, f"launch {step.block + 1} of {plan.launches}")
-    cores = bench.cores_for(work.key.threads)
-    launch = launch_latency(bench.transport, work.deployed, plan, step, bench.session_id, cores)
+    launch = launch_latency(bench.place(work.key), deployed, plan, step)
     return launch.model_copy(update={"thermal_wait_s": waited})
 
 
-def _attempt(bench: Bench, work: CellWork, make: Callable[[], Launch]) -> None:
-    """Make one launch and write it down; what goes wrong on the device fails this cell only."""
+def _alone(work: CellWork) -> Step:
+    """The step of a launch that has no partner and no order."""
+    return Step(block=0, unit=unit(work.key), order=0, cell_id=work.cell_id)
+
+
+def _attempt(bench: Bench, work: CellWork, make: Callable[[], Launch | Deployed]) -> None:
+    """Carry out one step of a cell, and write its launch down; what goes wrong there fails this cell only."""
     try:
-        launch = make()
+        made = bench.contact.carry_out(make)
     except (DeviceError, ParityError) as error:
         work.failure = told(error)
-    else:
-        work.launches.append(launch)
-        bench.write(launch)
-
-
-def told(error: EdgepruneError) -> str:
-    """An error as the `reason` of a cell: message, hint, and the last line of what the device said."""
-    last = error.detail.splitlines()[-1] if error.detail else ""
-    parts = [error.message, error.hint or "", last if last and last not in error.message else ""]
-    return "; ".join(part for part in parts if part)
-
-
-def _wait_for_cool(bench: Bench, key: CellKey) -> float:
-    """Wait until the device is near its idle temperature; returns the seconds waited."""
-    if bench.idle_temp_c is None:
-        return 0.0
-    began = time.monotonic()
-    while True:
-        waited = time.monotonic() - began
-        current = bench.transport.facts().get("temp_c")
-        if thermal_gate(bench.idle_temp_c, current, waited) != "wait":
-            return waited
-        bench.tell(key, f"cooling down, {current} °C")
-        time.sleep(_THERMAL_POLL_SECONDS)
+        return
+    if isinstance(made, Launch):
+        work.launches.append(made)
+        bench.write(made)
 
 
 def _end(bench: Bench, work: CellWork) -> CellEnd:
@@ -162,29 +173,4 @@ def _end(bench: Bench, work: CellWork) -> CellEnd:
     elif hot:
         status = "invalid"
         reason = f"the device throttled in {hot} of {len(timed)} launches; cool it better, then run the same command"
-    return end_of(bench.session_id, work.key, work.artifact, status=status, reason=reason)
-
-
-def end_of(
-    session_id: str,
-    key: CellKey,
-    artifact: Artifact | None = None,
-    *,
-    status: str = "ok",
-    reason: str = "",
-    instructions: int | None = None,
-) -> CellEnd:
-    """The record of a cell's end, with the sizes of its artifact where there is one."""
-    return CellEnd.model_validate(
-        {
-            "session_id": session_id,
-            "cell_id": key.cell_id,
-            "key": key,
-            "status": status,
-            "reason": reason,
-            "artifact_bytes": artifact and artifact.artifact_bytes,
-            "weights_bytes": artifact and artifact.weights_bytes,
-            "arena_bytes": artifact and artifact.arena_bytes,
-            "instructions": instructions,
-        }
-    )
+    return end_of(bench.place(work.key).session_id, work.key, work.artifact, status=status, reason=reason)

@@ -1,7 +1,11 @@
-"""What a results folder already holds: the journal's records, indexed, and kept up to date with what is appended."""
+"""What a results folder already holds: the journal's records, indexed, and kept up to date with what is appended.
+
+Devices' threads share one memory: a record is in the journal whole before anybody sees it here.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,13 +32,19 @@ class Memory:
         self.networks: dict[NetworkKey, Network] = {}
         self._plan = plan
         self._writer = writer
+        self._guard = threading.Lock()
         for record in contents.records:
             self._remember(record)
 
     def append(self, record: AnyRecord) -> None:
         """Write a record to the journal, then believe it."""
-        self._writer.append(record)
-        self._remember(record)
+        with self._guard:
+            self._writer.append(record)
+            self._remember(record)
+
+    def launches_of(self, key: CellKey) -> list[Launch]:
+        """The launches of a cell that count."""
+        return list(self.launches.get(key.cell_id, ()))
 
     def is_finished(self, key: CellKey) -> bool:
         """Whether the cell ended well and everything it ended with can still be read.
@@ -46,7 +56,7 @@ class Memory:
             return False
         if key.is_emulated:  # one that was skipped is asked for again: qemu-user may be here now
             return end.instructions is not None and key.network in self.networks
-        made = self.launches.get(key.cell_id, ())
+        made = self.launches_of(key)
         blocks = {launch.block for launch in made if launch.purpose == "latency"}
         complete = blocks >= set(range(self._plan.launches)) and any(one.purpose == "memory" for one in made)
         return end.status == "skipped" or (complete and key.network in self.networks)
@@ -61,7 +71,7 @@ class Memory:
 
     def _remember(self, record: AnyRecord) -> None:
         if isinstance(record, Launch):
-            if record.purpose == "memory" or not throttled_window(record.readings):
+            if record.purpose != "latency" or not throttled_window(record.readings):
                 self.launches.setdefault(record.cell_id, []).append(record)
         elif isinstance(record, CellEnd):
             self.ends[record.cell_id] = record

@@ -13,12 +13,13 @@ from edgeprune.schema import CellEnd, CellKey
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
+    from rich.progress import TaskID
 
 _PLAIN_EVERY_SECONDS = 10.0
 
 
 class RunProgress(Protocol):
-    """Who is told what a run is doing."""
+    """Who is told what a run is doing; devices' threads tell it at the same time."""
 
     def say(self, text: str) -> None:
         """A sentence that stays on the screen."""
@@ -30,7 +31,7 @@ class RunProgress(Protocol):
         """A stage has ended."""
 
     def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float | None) -> None:
-        """What is being measured or counted; cells done and in all, and the seconds to go, None if not known."""
+        """What a device is at; its cells done and in all, and the seconds to go there, None if not known."""
 
     def ended(self, end: CellEnd) -> None:
         """A cell has ended."""
@@ -63,38 +64,43 @@ class PlainProgress:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._last = time.monotonic()
+        self._last: dict[str, float] = {}
+        self._began = time.monotonic()
 
     def say(self, text: str) -> None:
-        print(text, file=self._out, flush=True)
-        self._last = time.monotonic()
+        self._out.write(text + "\n")  # one call: lines of two threads must not mix
+        self._out.flush()
 
     def preparing(self, running: Sequence[str], done: int, total: int) -> None:
-        self._now_and_then(f"preparing {done}/{total}: {'; '.join(running)}")
+        self._now_and_then("", f"preparing {done}/{total}: {'; '.join(running)}")
 
     def prepared(self, result: Prepared) -> None:
         if not result.inherited:
+            self._last[""] = time.monotonic()
             self.say(_prepared_words(result))
 
     def measuring(self, key: CellKey, doing: str, cells: tuple[int, int], seconds_left: float | None) -> None:
         left = "" if seconds_left is None else f", {duration(seconds_left)} to go"
-        self._now_and_then(f"cells {cells[0]}/{cells[1]}{left}: {name(key)}, {doing}")
+        self._now_and_then(key.device, f"{key.device}: cells {cells[0]}/{cells[1]}{left}: {name(key)}, {doing}")
 
     def ended(self, end: CellEnd) -> None:
+        self._last[end.key.device] = time.monotonic()
         self.say(_ended_words(end))
 
-    def _now_and_then(self, text: str) -> None:
-        if time.monotonic() - self._last >= _PLAIN_EVERY_SECONDS:
+    def _now_and_then(self, about: str, text: str) -> None:
+        """Say it if nothing was said about this for a while."""
+        if time.monotonic() - self._last.get(about, self._began) >= _PLAIN_EVERY_SECONDS:
+            self._last[about] = time.monotonic()
             self.say(text)
 
 
 class BarProgress:
-    """Two bars: stages prepared, cells measured."""
+    """A bar for stages prepared, and one a device for its cells."""
 
     def __init__(self, bars: RichBars) -> None:
         self._bars = bars
         self._prepare = bars.add_task("", phase="prepare", visible=False, total=0)
-        self._measure = bars.add_task("", phase="measure", visible=False, total=0)
+        self._devices: dict[str, TaskID] = {}
 
     def say(self, text: str) -> None:
         from rich.text import Text
@@ -117,7 +123,9 @@ class BarProgress:
         left = "" if seconds_left is None else f"{duration(seconds_left)} to go · "
         words = escape(f"{left}{name(key)} · {doing}")
         self._bars.update(self._prepare, visible=False)
-        self._bars.update(self._measure, visible=True, completed=cells[0], total=cells[1], description=words)
+        if key.device not in self._devices:  # only its own thread tells of a device
+            self._devices[key.device] = self._bars.add_task("", phase=key.device, total=cells[1])
+        self._bars.update(self._devices[key.device], completed=cells[0], total=cells[1], description=words)
 
     def ended(self, end: CellEnd) -> None:
         if end.status != "ok":

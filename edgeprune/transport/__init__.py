@@ -13,9 +13,10 @@ from edgeprune.transport.names import LOCAL, Device, check, completed, find, nam
 from edgeprune.transport.remote import RemoteTransport
 from edgeprune.transport.ways import link_to
 from edgeprune.transport.wheels import why_not
-from edgeprune.transport.worker import TimedSamples, Worker
+from edgeprune.transport.worker import ANSWER_SECONDS, TimedSamples, Worker
 
 __all__ = [
+    "ANSWER_SECONDS",
     "LOCAL",
     "Channel",
     "Device",

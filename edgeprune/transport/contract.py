@@ -42,7 +42,7 @@ class Transport(Protocol):
     def acquire(self, wait_seconds: float = 0.0) -> bool:
         """Take the device for this run alone; False if another run still holds it after `wait_seconds`.
 
-        It is kept, renewed where that is needed, until `close`.
+        It is kept, renewed where that is needed, until `close`; to take it twice is to have it.
         """
 
     def holder(self) -> str:
@@ -92,8 +92,14 @@ class Transport(Protocol):
             TransportError: it does not answer.
         """
 
+    def abort(self) -> None:
+        """End what is under way, programs and copies: called from another thread than the one that waits for them.
+
+        Those waits raise TransportError or RemoteError at once. The transport is only good for `close` after that.
+        """
+
     def close(self) -> None:
-        """Remove what was pushed and let the device go."""
+        """Remove what was pushed and let the device go; safe to call twice."""
 
 
 class Channel:
@@ -177,6 +183,11 @@ class Channel:
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._stderr.close()
+
+    def abort(self) -> None:
+        """End the local end at once, from any thread: whoever waits in `receive` is told that the connection ended."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     def _take_last_readings(self) -> None:
         """What the agent read while the program ended; answers that nobody asked for are passed over."""

@@ -62,8 +62,9 @@ class Lease:
             time.sleep(_POLL_SECONDS)
         self._dropped.clear()
         self._lost_to = None
-        self._renewing = threading.Thread(target=self._renew, name=f"lease of {self._device}", daemon=True)
-        self._renewing.start()
+        if self._renewing is None:  # the link may have broken while it was taken before
+            self._renewing = threading.Thread(target=self._renew, name=f"lease of {self._device}", daemon=True)
+            self._renewing.start()
         return True
 
     def check(self) -> None:

@@ -32,6 +32,7 @@ class LocalTransport:
         self._folder = cache_folder() / "device-local"
         self._agent = devices_folder() / "agent" / "agent.sh"
         self._lock: int | None = None
+        self._channel: Channel | None = None
 
     def facts(self) -> dict[str, Any]:
         try:
@@ -43,6 +44,8 @@ class LocalTransport:
             raise TransportError(f"{self.name}: the agent does not answer: {error}") from error
 
     def acquire(self, wait_seconds: float = 0.0) -> bool:
+        if self._lock is not None:
+            return True
         lock = self._open_lock()
         deadline = time.monotonic() + wait_seconds
         while True:
@@ -121,7 +124,12 @@ class LocalTransport:
     def run(self, arguments: Sequence[str], cores: Sequence[int] | None) -> Channel:
         pinned = ",".join(str(core) for core in cores) if cores else "-"
         command = ["sh", str(self._agent), "run", pinned, *arguments]
-        return open_channel(command, self.name, self._folder)
+        self._channel = open_channel(command, self.name, self._folder)
+        return self._channel
+
+    def abort(self) -> None:
+        if self._channel is not None:
+            self._channel.abort()
 
     def clean(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -37,14 +37,20 @@ class TimedSamples:
 class Worker:
     """A worker process on a device, holding one runtime and at most one model."""
 
-    def __init__(self, transport: Transport, channel: Channel) -> None:
+    def __init__(self, transport: Transport, channel: Channel, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._transport = transport
         self._channel = channel
+        self._answer_seconds = answer_seconds
         self.versions: dict[str, str] = {}
 
     @classmethod
     def start(
-        cls, transport: Transport, runtime: str, cores: Sequence[int] | None, program: Sequence[str] | None = None
+        cls,
+        transport: Transport,
+        runtime: str,
+        cores: Sequence[int] | None,
+        program: Sequence[str] | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> Worker:
         """Start a worker, pinned to `cores`: the runtime's own files, which are pushed, or `program`.
 
@@ -53,12 +59,13 @@ class Worker:
             runtime: Its worker is `<runtime>_worker.py`.
             cores: Cores to run on, None for any.
             program: A pushed program that speaks the protocol itself, with its arguments.
+            answer_seconds: How long it may be silent beyond what it was asked to do.
         """
         if program is not None:
-            return cls(transport, transport.run(program, cores))
+            return cls(transport, transport.run(program, cores), answer_seconds)
         workers = devices_folder() / "workers"
         script, _ = transport.push([workers / f"{runtime}_worker.py", workers / "worker_loop.py"])
-        return cls(transport, transport.run([*transport.python(runtime), script], cores))
+        return cls(transport, transport.run([*transport.python(runtime), script], cores), answer_seconds)
 
     @property
     def cores(self) -> list[int] | None:
@@ -104,7 +111,7 @@ class Worker:
         """
         self._channel.send({"op": "time", "group": group, "samples": samples, "seconds": seconds, "lead": lead})
         taken: list[int] = []
-        patience = ANSWER_SECONDS + 4 * max(seconds, expected_seconds)
+        patience = self._answer_seconds + 4 * max(seconds, expected_seconds)
         while True:
             answer = self._channel.receive(patience)
             if answer.get("ok") == "time":
@@ -131,7 +138,7 @@ class Worker:
 
     def _ask(self, request: dict[str, Any], expected: str) -> dict[str, Any]:
         self._channel.send(request)
-        answer = self._channel.receive(ANSWER_SECONDS)
+        answer = self._channel.receive(self._answer_seconds)
         if answer.get("ok") != expected:
             raise RemoteError(f"{self._transport.name}: the worker answered out of turn: {answer}")
         return answer

@@ -96,6 +96,7 @@ def test_a_device_serves_one_run_at_a_time(transport: Transport) -> None:
     assert not other.acquire()
     assert str(os.getpid()) in other.holder()
     transport.check_lease()
+    assert transport.acquire()
     transport.close()
     assert other.acquire()
     other.close()
