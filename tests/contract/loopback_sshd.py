@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edgeprune.transport.ssh import SshLink
+
 SSHD = Path("/usr/sbin/sshd")
 _START_SECONDS = 20.0
 
@@ -50,6 +52,10 @@ class LoopbackSshd:
         """The line of known_hosts that says that this server has that key."""
         kind, public = key.with_suffix(".pub").read_text().split()[:2]
         return f"[{host}]:{self.port} {kind} {public}\n"
+
+    def link(self, port: int | None = None, options: tuple[str, ...] = ()) -> SshLink:
+        """A link to it, or to a port that leads there."""
+        return SshLink("board", "127.0.0.1", self.user, port or self.port, self.identity, self.known_hosts, options)
 
     def start(self) -> None:
         """Start listening; returns when it does."""

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,38 +20,9 @@ import pytest
 from edgeprune.errors import LinkLostError, TransportError
 from edgeprune.transport.ssh import SshLink
 from tests.contract.faulty_proxy import FaultyProxy
-from tests.contract.loopback_sshd import LoopbackSshd, free_port, new_key, require_sshd
+from tests.contract.loopback_sshd import LoopbackSshd, free_port, new_key
 
 QUICK = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2")
-
-
-@pytest.fixture
-def sshd(tmp_path: Path) -> Iterator[LoopbackSshd]:
-    require_sshd()
-    server = LoopbackSshd(tmp_path)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def link(sshd: LoopbackSshd) -> Iterator[SshLink]:
-    way = link_to(sshd)
-    yield way
-    way.close()
-
-
-@pytest.fixture
-def proxy(sshd: LoopbackSshd) -> Iterator[FaultyProxy]:
-    with FaultyProxy(sshd.port) as between:
-        sshd.known_hosts.write_text(sshd.known_hosts.read_text().replace(f":{sshd.port} ", f":{between.port} "))
-        yield between
-
-
-def link_to(sshd: LoopbackSshd, port: int | None = None, options: tuple[str, ...] = ()) -> SshLink:
-    return SshLink(
-        "board", "127.0.0.1", sshd.user, port or sshd.port, sshd.identity, sshd.known_hosts, options
-    )  # fmt: skip
 
 
 def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -109,7 +80,7 @@ def test_a_key_that_others_can_read_is_told(sshd: LoopbackSshd, link: SshLink) -
 
 def test_a_mistake_in_the_configuration_is_told(sshd: LoopbackSshd, tmp_path: Path) -> None:
     (tmp_path / "config").write_text("Hots board\n")
-    error = refused(link_to(sshd, options=("-F", str(tmp_path / "config"))))
+    error = refused(sshd.link(options=("-F", str(tmp_path / "config"))))
     assert "cannot read its configuration: Bad configuration option: hots" in error.message
 
 
@@ -145,7 +116,7 @@ def lost(link: SshLink) -> LinkLostError:
 
 def test_a_port_where_nothing_listens_is_told(sshd: LoopbackSshd) -> None:
     port = free_port()
-    error = lost(link_to(sshd, port))
+    error = lost(sshd.link(port))
     assert f"nothing listens for ssh at its port {port}" in error.message
     assert "systemctl enable --now ssh" in (error.hint or "")
 
@@ -157,7 +128,7 @@ def test_a_name_without_an_address_is_told(sshd: LoopbackSshd) -> None:
 
 def test_a_device_that_says_nothing_is_told(sshd: LoopbackSshd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        error = lost(link_to(sshd, silent.getsockname()[1], ("-o", "ConnectTimeout=1")))
+        error = lost(sshd.link(silent.getsockname()[1], ("-o", "ConnectTimeout=1")))
     assert "cannot be reached: Connection timed out" in error.message
 
 
@@ -291,7 +262,7 @@ def test_a_server_that_dies_under_a_program_is_told(sshd: LoopbackSshd, link: Ss
 
 
 def test_a_cut_of_seconds_is_only_waited_for(sshd: LoopbackSshd, proxy: FaultyProxy, tmp_path: Path) -> None:
-    link = link_to(sshd, proxy.port)
+    link = sshd.link(proxy.port)
     link.check()
     proxy.cut()
     mending = threading.Timer(3.0, proxy.mend)
@@ -305,7 +276,7 @@ def test_a_cut_of_seconds_is_only_waited_for(sshd: LoopbackSshd, proxy: FaultyPr
 
 
 def test_a_link_that_stays_cut_is_found_dead(sshd: LoopbackSshd, proxy: FaultyProxy) -> None:
-    link = link_to(sshd, proxy.port, (*QUICK, "-o", "ConnectTimeout=1"))
+    link = sshd.link(proxy.port, (*QUICK, "-o", "ConnectTimeout=1"))
     link.check()
     proxy.cut()
     with pytest.raises(LinkLostError):
@@ -319,7 +290,7 @@ def test_a_link_that_stays_cut_is_found_dead(sshd: LoopbackSshd, proxy: FaultyPr
 def test_a_copy_whose_connection_breaks_is_no_copy(
     sshd: LoopbackSshd, proxy: FaultyProxy, tmp_path: Path, way: str
 ) -> None:
-    link = link_to(sshd, proxy.port)
+    link = sshd.link(proxy.port)
     (tmp_path / "source").write_bytes(os.urandom(30_000_000))
     link.check()
     began = proxy.passed
@@ -347,7 +318,7 @@ def as_arguments(way: str, folder: Path) -> list[Path | str]:
 def test_closing_ends_a_wait_at_once(sshd: LoopbackSshd, proxy: FaultyProxy) -> None:
     """Whether it is for a program or still for the connection."""
     for cut_first in (False, True):
-        link = link_to(sshd, proxy.port)
+        link = sshd.link(proxy.port)
         proxy.mend()
         if not cut_first:
             link.check()
