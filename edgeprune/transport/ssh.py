@@ -71,12 +71,15 @@ class SshLink:
         self._where = where
         self._target = f"{user}@{host}" if user else host
         self._login = Login(name, (*where, self._target))
+        self._folder: str | None = None
         self._connection: Connection | None = None
         self._lock = threading.Lock()
 
     @property
     def folder(self) -> str:
-        return self._connected().folder
+        if self._folder is None:
+            self._folder = self._connected().folder
+        return self._folder
 
     def check(self) -> None:
         self._connected()
