@@ -7,7 +7,8 @@ may be called; a new way is one new file, one line there and one in `ways.py`.
 from __future__ import annotations
 
 from edgeprune.transport.adb import attached_phones
-from edgeprune.transport.contract import Channel, Transport
+from edgeprune.transport.channel import Channel
+from edgeprune.transport.contract import Transport
 from edgeprune.transport.local import LocalTransport
 from edgeprune.transport.names import LOCAL, Device, check, completed, find, names, own_devices
 from edgeprune.transport.remote import RemoteTransport

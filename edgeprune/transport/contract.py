@@ -1,27 +1,20 @@
 """What every transport offers: copy files to and from a device, run one program there under the agent, ask for facts.
 
 Start with `Transport`. A `Channel` is the running program: requests go in as JSON lines, answers come out as JSON
-lines, and the end of its stdin ends everything on the device (`devices/agent/agent.sh` says how).
+lines, and the end of its stdin ends everything on the device (`devices/agent/agent.sh` says how). `agent_words` and
+`launch_commands` are how the agent is called, wherever it lies.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import queue
-import subprocess
-import tempfile
-import threading
-import time
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-from edgeprune.errors import GarbledAnswerError, RemoteError, TransportError
-from edgeprune.storage import storage_error
-
-AGENT_STOP_SECONDS = 2.0
-_STDERR_TAIL = 2000
+from edgeprune.resources import devices_folder
+from edgeprune.transport.channel import Attach, Channel
 
 
 class Transport(Protocol):
@@ -102,167 +95,50 @@ class Transport(Protocol):
         """Remove what was pushed and let the device go; safe to call twice."""
 
 
-class Channel:
-    """A program running on a device under the agent.
+def agent_files() -> list[Path]:
+    """The agent's files, which lie in one folder on a device; the first is what is run."""
+    folder = devices_folder() / "agent"
+    main = folder / "agent.sh"
+    return [main, *sorted(set(folder.glob("*.sh")) - {main})]
+
+
+def agent_words(agent: str, folder: str) -> list[str]:
+    """The beginning of an argument list that calls the agent.
 
     Args:
-        process: The local end: the agent itself, or the ssh or adb client that carries its streams.
-        device: Name used in messages.
-        stderr: The file that collects the stderr of both ends.
+        agent: Where agent.sh lies on the device.
+        folder: The private folder there in which it keeps what it keeps.
     """
+    return ["env", f"EDGEPRUNE_AGENT_FOLDER={folder}", "sh", agent]
 
-    def __init__(self, process: subprocess.Popen[bytes], device: str, stderr: IO[bytes]) -> None:
-        self._process = process
-        self._device = device
-        self._stderr = stderr
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._pump = threading.Thread(target=self._read_lines, daemon=True)
-        self._pump.start()
-        self.cores: list[int] | None = None
-        self.readings: list[dict[str, Any]] = []
 
-    def send(self, request: dict[str, Any]) -> None:
-        """Write one request line.
+def launch_commands(
+    words: Sequence[str], arguments: Sequence[str], cores: Sequence[int] | None
+) -> tuple[list[str], Attach]:
+    """How the agent starts a program, and how it takes it over after a link was lost, for a `Channel`.
 
-        Raises:
-            RemoteError: the program has ended.
-        """
-        stdin = self._process.stdin
-        line = json.dumps(request, separators=(",", ":")).encode() + b"\n"
-        try:
-            if stdin is None:
-                raise BrokenPipeError
-            stdin.write(line)
-            stdin.flush()
-        except (BrokenPipeError, ValueError):
-            raise self._ended("the program ended before it took a request") from None
+    The launch's name is made here and known to nobody else, so that no other laptop takes it over by accident.
 
-    def receive(self, timeout: float) -> dict[str, Any]:
-        """The next answer of the program; the agent's own events are kept in `cores` and `readings`.
+    Args:
+        words: The beginning of both, see `agent_words`.
+        arguments: The program and its arguments.
+        cores: What to pin it to; None for any.
+    """
+    launch = secrets.token_hex(8)
+    pinned = ",".join(map(str, cores)) if cores else "-"
 
-        Raises:
-            GarbledAnswerError: it wrote something that is no JSON line.
-            RemoteError: the program failed or ended.
-            TransportError: nothing came within `timeout` seconds.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise TransportError(
-                    f"{self._device}: no answer for {timeout:.0f} s", hint="is the device busy, asleep or out of reach?"
-                ) from None
-            if line is None:
-                raise self._ended("the connection ended")
-            answer = self._parse(line)
-            event = answer.get("event")
-            if event is None:
-                if "error" in answer:
-                    raise self._ended(f"{answer['error']}: {answer.get('message', '')}")
-                return answer
-            if event == "started":
-                self.cores = answer["cores"]
-            elif event == "reading":
-                self.readings.append(answer)
-            elif event == "exit":
-                raise self._ended(_exit_words(int(answer["status"])))
+    def attach(lines: int, requests: int) -> list[str]:
+        return [*words, "attach", launch, str(lines), str(requests)]
 
-    def stop(self) -> None:
-        """End the program and wait until the agent has gone; safe to call twice."""
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
-        try:
-            self._process.wait(timeout=AGENT_STOP_SECONDS + 1.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._pump.join(timeout=1.0)
-        self._take_last_readings()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._stderr.close()
-
-    def abort(self) -> None:
-        """End the local end at once, from any thread: whoever waits in `receive` is told that the connection ended."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-
-    def _take_last_readings(self) -> None:
-        """What the agent read while the program ended; answers that nobody asked for are passed over."""
-        while not self._lines.empty():
-            line = self._lines.get()
-            with contextlib.suppress(RemoteError):
-                answer = self._parse(line) if line else {}
-                if answer.get("event") == "reading":
-                    self.readings.append(answer)
-
-    def _read_lines(self) -> None:
-        stdout = self._process.stdout
-        if stdout is not None:
-            for line in stdout:
-                self._lines.put(line)
-        self._lines.put(None)
-
-    def _parse(self, line: bytes) -> dict[str, Any]:
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            text = line[:200].decode(errors="replace").rstrip()
-            raise GarbledAnswerError(f"{self._device}: not an answer: {text!r}", detail=self._tail())
-        return answer
-
-    def _ended(self, what: str) -> RemoteError:
-        return RemoteError(f"{self._device}: {what}", detail=self._tail())
-
-    def _tail(self) -> str | None:
-        if self._stderr.closed:
-            return None
-        self._stderr.seek(0, 2)
-        self._stderr.seek(max(0, self._stderr.tell() - _STDERR_TAIL))
-        return self._stderr.read().decode(errors="replace").strip() or None
+    return [*words, "run", launch, pinned, *arguments], attach
 
 
 def parse_facts(line: bytes) -> dict[str, Any]:
-    """What `agent.sh facts` printed, with its memory in bytes; ValueError where that is no facts line."""
+    """What `agent.sh facts` printed, with sizes in bytes; ValueError where that is no facts line."""
     facts = json.loads(line)
     if not isinstance(facts, dict) or facts.pop("event", None) != "facts":
         raise ValueError(f"not facts: {line[:200]!r}")
-    kib = facts.pop("memory_kib")  # a shell's numbers may be too small for bytes
-    return facts | {"memory_bytes": None if kib is None else 1024 * kib}
-
-
-def open_channel(arguments: Sequence[str], device: str, folder: Path | None = None) -> Channel:
-    """Start the local end of a channel in a session of its own, so that Ctrl-C reaches only this program.
-
-    Raises:
-        TransportError: it cannot be started.
-    """
-    try:
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - the channel closes it
-    except OSError as error:
-        raise storage_error(error, Path(tempfile.gettempdir())) from error
-    try:
-        process = subprocess.Popen(
-            list(arguments),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            cwd=folder,
-            start_new_session=True,
-        )
-    except OSError as error:
-        stderr.close()
-        raise TransportError(f"{device}: cannot start {arguments[0]}: {error.strerror}") from error
-    return Channel(process, device, stderr)
-
-
-def _exit_words(status: int) -> str:
-    if status > 128:
-        cause = " (out of memory?)" if status == 137 else ""
-        return f"the program was ended by signal {status - 128}{cause}"
-    meaning = {126: " (cannot be executed here: wrong architecture?)", 127: " (not found on the device)"}
-    return f"the program ended with status {status}{meaning.get(status, '')}"
+    for what in ("memory", "free"):  # a shell's numbers may be too small for bytes
+        kib = facts.pop(f"{what}_kib")
+        facts[f"{what}_bytes"] = None if kib is None else 1024 * kib
+    return facts

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import TransportError
-from edgeprune.resources import cache_folder, devices_folder
+from edgeprune.resources import cache_folder
 from edgeprune.storage import storage_error
-from edgeprune.transport.contract import Channel, open_channel, parse_facts
+from edgeprune.transport.channel import Channel
+from edgeprune.transport.contract import agent_files, agent_words, launch_commands, parse_facts
 
 _FACTS_SECONDS = 30.0
 _POLL_SECONDS = 0.5
@@ -30,14 +31,17 @@ class LocalTransport:
 
     def __init__(self) -> None:
         self._folder = cache_folder() / "device-local"
-        self._agent = devices_folder() / "agent" / "agent.sh"
+        self._agent = agent_words(str(agent_files()[0]), str(self._folder))
         self._lock: int | None = None
         self._channel: Channel | None = None
 
     def facts(self) -> dict[str, Any]:
         try:
             done = subprocess.run(
-                ["sh", str(self._agent), "facts"], capture_output=True, timeout=_FACTS_SECONDS, check=True
+                [*self._agent, "facts"],
+                capture_output=True,
+                timeout=_FACTS_SECONDS,
+                check=True,
             )
             return parse_facts(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -122,9 +126,8 @@ class LocalTransport:
         return [sys.executable]
 
     def run(self, arguments: Sequence[str], cores: Sequence[int] | None) -> Channel:
-        pinned = ",".join(str(core) for core in cores) if cores else "-"
-        command = ["sh", str(self._agent), "run", pinned, *arguments]
-        self._channel = open_channel(command, self.name, self._folder)
+        command, attach = launch_commands(self._agent, arguments, cores)
+        self._channel = Channel(command, self.name, self._folder, attach)
         return self._channel
 
     def abort(self) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import TransportError
-from edgeprune.resources import devices_folder
-from edgeprune.transport.contract import Channel, open_channel, parse_facts
+from edgeprune.transport.channel import Channel
+from edgeprune.transport.contract import agent_files, agent_words, launch_commands, parse_facts
 from edgeprune.transport.lease import Lease
 from edgeprune.transport.link import QUERY_SECONDS, Link
 from edgeprune.transport.remote_files import RemoteFiles, sha256
@@ -38,6 +38,7 @@ class RemoteTransport:
         self._lease = Lease(self.name, self._ask_lease)
         self._python = BoardPython(self)
         self._agent: str | None = None
+        self._channel: Channel | None = None
 
     def facts(self) -> dict[str, Any]:
         said = self._ask_agent(["facts"], _FACTS_SECONDS)
@@ -74,10 +75,17 @@ class RemoteTransport:
         return self._python.command(runtime)
 
     def run(self, arguments: Sequence[str], cores: Sequence[int] | None) -> Channel:
-        pinned = ",".join(str(core) for core in cores) if cores else "-"
-        return open_channel(self._link.command([*self._agent_words(), "run", pinned, *arguments]), self.name)
+        command, attach = launch_commands(self._agent_words(), arguments, cores)
+        self._channel = Channel(
+            self._link.command(command),
+            self.name,
+            attach=lambda lines, requests: self._link.command(attach(lines, requests)),
+        )
+        return self._channel
 
     def abort(self) -> None:
+        if self._channel is not None:
+            self._channel.abort()
         self._link.close()
 
     def close(self) -> None:
@@ -135,11 +143,11 @@ class RemoteTransport:
         """The beginning of a command for the agent, which lies on the device then."""
         folder = self._link.folder
         if self._agent is None:
-            sources = sorted((devices_folder() / "agent").glob("*.sh"))
+            sources = agent_files()
             there = f"{folder}/agent-{_content_name(sources)}"
             self._files.put(sources, [f"{there}/{source.name}" for source in sources])
             self._agent = f"{there}/agent.sh"
-        return ["env", f"EDGEPRUNE_AGENT_FOLDER={folder}", "sh", self._agent]
+        return agent_words(self._agent, folder)
 
 
 def _content_name(sources: Sequence[Path]) -> str:

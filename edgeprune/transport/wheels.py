@@ -24,7 +24,7 @@ from edgeprune import profiles
 from edgeprune.errors import DeviceError, RemoteError, TransportError
 from edgeprune.resources import cache_folder, devices_folder
 from edgeprune.storage import storage_error
-from edgeprune.transport.contract import Channel
+from edgeprune.transport.channel import Channel
 
 _PACKAGES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # runtime: packages of the version that is installed here, packages of any version

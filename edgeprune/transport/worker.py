@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import RemoteError
 from edgeprune.resources import devices_folder
-from edgeprune.transport.contract import Channel, Transport
+from edgeprune.transport.channel import Channel
+from edgeprune.transport.contract import Transport
 
 if TYPE_CHECKING:
     import numpy as np

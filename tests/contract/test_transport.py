@@ -1,16 +1,9 @@
-"""The contract of every transport, and of the agent under every shell. Later transports join `TRANSPORTS`."""
+"""The contract of every transport. Later transports join `TRANSPORTS`."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +13,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeprune.errors import RemoteError, TransportError, UserError
-from edgeprune.resources import devices_folder
 from edgeprune.transport import Transport, Worker, connect
-from edgeprune.transport.contract import open_channel
 
 TRANSPORTS = ["local"]
-AGENT = devices_folder() / "agent" / "agent.sh"
-SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "mksh": ["mksh"]}
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -36,16 +25,6 @@ def transport(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
     assert way.acquire()
     yield way
     way.close()
-
-
-@pytest.fixture(params=sorted(SHELLS))
-def shell(request: pytest.FixtureRequest) -> list[str]:
-    words = SHELLS[request.param]
-    if shutil.which(words[0]) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{words[0]} is not installed, and CI must have it")
-        pytest.skip(f"{words[0]} is not installed: apt-get install {words[0]}")
-    return words
 
 
 def doubling_model(path: Path) -> Path:
@@ -183,125 +162,3 @@ def test_silence_ends_in_a_transport_error(transport: Transport) -> None:
     with pytest.raises(TransportError, match="no answer"):
         channel.receive(1.0)
     channel.stop()
-
-
-# --- the agent --------------------------------------------------------------------------------------------------------
-
-STUBBORN = """
-import signal, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print('{"up": true}', flush=True)
-while True: time.sleep(0.1)
-"""
-
-
-def children_of(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
-
-
-def gone(processes: list[psutil.Process], seconds: float) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    return not alive
-
-
-def test_facts_are_one_json_line_in_every_shell(shell: list[str]) -> None:
-    done = subprocess.run([*shell, str(AGENT), "facts"], capture_output=True, check=True, text=True)
-    facts = json.loads(done.stdout)
-    assert done.stdout.count("\n") == 1
-    assert facts["machine"] == os.uname().machine
-    assert facts["memory_kib"] * 1024 == psutil.virtual_memory().total
-    assert done.stderr == ""
-
-
-def test_requests_answers_and_exit_pass_through_in_every_shell(shell: list[str], tmp_path: Path) -> None:
-    program = "import sys; print(input()[::-1], flush=True); sys.exit(7)"
-    agent = subprocess.Popen(
-        [*shell, str(AGENT), "run", "0", sys.executable, "-c", program],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, text=True,
-    )  # fmt: skip
-    assert agent.stdin is not None
-    assert agent.stdout is not None
-    agent.stdin.write('}1:"a"{ \\ $(x)\n')
-    agent.stdin.flush()
-    # stdin stays open until the program has ended by itself
-    lines = agent.stdout.read().splitlines()
-    agent.stdin.close()
-    agent.wait()
-    agent.stdout.close()
-    answer, end = lines.index(')x($ \\ {"a":1}'), lines.pop()
-    assert json.loads(end) == {"event": "exit", "status": 7}
-    lines.pop(answer)  # a quick program may answer before the agent says that it has started
-    assert json.loads(lines[0])["event"] == "started"
-    assert list(tmp_path.iterdir()) == []
-
-
-@contextmanager
-def stubborn_worker(shell: list[str], folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
-    """An agent whose program ignores TERM in the middle of its work, the worst case, and the processes it started."""
-    agent = subprocess.Popen(
-        [*shell, str(AGENT), "run", "0", sys.executable, "-c", STUBBORN],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, start_new_session=True,
-    )  # fmt: skip
-    assert agent.stdin is not None
-    assert agent.stdout is not None
-    while b"up" not in agent.stdout.readline():
-        pass
-    while len(started := children_of(agent.pid)) < 2:  # the worker and its relay
-        time.sleep(0.01)
-    try:
-        yield agent, started
-    finally:
-        agent.stdin.close()
-        agent.wait()
-        agent.stdout.close()
-
-
-def test_the_end_of_stdin_stops_everything_within_two_seconds(shell: list[str], tmp_path: Path) -> None:
-    with stubborn_worker(shell, tmp_path) as (agent, started):
-        assert agent.stdin is not None
-        assert agent.stdout is not None
-        agent.stdin.close()
-        agent.wait(timeout=2.5)
-        assert gone(started, 1.5)
-        assert b'"status":137' in agent.stdout.read()
-
-
-def test_a_killed_agent_takes_the_worker_with_it(shell: list[str], tmp_path: Path) -> None:
-    """The laptop or the link dies with the agent's own process: its relay sees the end of stdin."""
-    with stubborn_worker(shell, tmp_path) as (agent, started):
-        assert agent.stdin is not None
-        agent.send_signal(signal.SIGKILL)
-        agent.stdin.close()
-        agent.wait()
-        assert gone(started, 3.0)
-
-
-def test_stop_ends_a_stubborn_program(tmp_path: Path) -> None:
-    channel = open_channel(["sh", str(AGENT), "run", "-", sys.executable, "-c", STUBBORN], "here", tmp_path)
-    assert channel.receive(10) == {"up": True}
-    children = children_of(channel._process.pid)
-    began = time.monotonic()
-    channel.stop()
-    assert gone(children, 1.0)
-    assert time.monotonic() - began < 5
-    channel.stop()
-
-
-@pytest.mark.parametrize(
-    ("cores", "mask"), [("0", "1"), ("1,2", "6"), ("31", "80000000"), ("0,127", "8" + "0" * 30 + "1")]
-)
-def test_masks_are_right_beyond_the_shell_s_numbers(shell: list[str], tmp_path: Path, cores: str, mask: str) -> None:
-    (tmp_path / "taskset").write_text('#!/bin/sh\nprintf \'{"mask":"%s"}\\n\' "$1"\n')
-    (tmp_path / "taskset").chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    agent = subprocess.Popen(
-        [*shell, str(AGENT), "run", cores, "true"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, env=environment,
-    )  # fmt: skip
-    assert agent.stdin is not None
-    assert agent.stdout is not None
-    lines = [json.loads(line) for line in agent.stdout.read().splitlines()]
-    agent.stdin.close()
-    agent.stdout.close()
-    agent.wait()
-    assert {"mask": mask} in lines

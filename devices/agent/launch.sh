@@ -1,0 +1,267 @@
+# One launch of a program: started by `run`, kept by `keep`, taken over by `attach`. Sourced by agent.sh.
+#
+#   link's stdin -> relay \                       / worker -> spool (a file, which never waits) \
+#                          > inbox -> clerk -> pipe                                              > tail -> link's stdout
+#      (run, attach: they end with the link)      \ pulse: reading, tick a second     -> spool   /
+#
+# `keep` has the clerk, the worker and the pulse in a session of their own, which outlives the link. Its inbox is a pipe
+# without a name, which others open as /proc/PID/fd/3: Android's rules need not allow its shell to make named ones. What
+# comes in is put in one order there, so that "the owner's stdin has ended" and "another has taken over" never race.
+#
+# Requests are numbered in the order of the laptop's sending. The clerk hands on number N+1 after N and drops all others:
+# one that a slow, lost link delivers late has come by the new link already, or will.
+# shellcheck shell=sh disable=SC2154 # here, folder, line, now, detach: agent.sh
+
+SILENCE_S=${EDGEPRUNE_SILENCE_S:-90} # without a sign of life from the laptop for so long the link is dead
+_LONG=3000                           # longer requests go by file: a pipe takes 4096 bytes in one piece
+
+usable_id() { case $1 in '' | *[!A-Za-z0-9_-]*) return 1 ;; esac; }
+
+# an event of the agent: one line, written in one piece, to the end of the spool
+tell() { printf '%s\n' "$1" >>"$launch/spool"; }
+
+# --- the side of the link ---------------------------------------------------------------------------------------------
+
+run() {
+  usable_id "$1" || usage
+  launch=$folder/launches/$1
+  shift
+  forget_told
+  mkdir -p "$folder/launches" && mkdir "$launch" || exit 125
+  : >"$launch/spool"
+  # shellcheck disable=SC2086 # no setsid is no word, and a shell may be two: busybox sh
+  : | EDGEPRUNE_LAUNCH=$launch $detach ${EDGEPRUNE_SHELL:-sh} "$here/agent.sh" keep "$$" "$@" \
+    >/dev/null 2>"$launch/stderr" &
+  owned=true
+  serve 1 0
+}
+
+# the launch $1, from line $2 + 1 of its spool on; $3 requests were sent so far
+attach() {
+  launch=$folder/launches/$1
+  if ! usable_id "$1" || ! [ -e "$launch/spool" ] || { ! keeper_lives && ! has_exit; }; then
+    printf '{"event":"gone"}\n'
+    return
+  fi
+  owned=false
+  if keeper_lives; then printf 'own %s\n' "$$" 1<>"/proc/$keeper/fd/3"; fi
+  taken=0
+  [ -e "$launch/taken" ] && taken=$(($(wc -l <"$launch/taken")))
+  [ "$taken" -le "$3" ] || taken=$3
+  printf '{"event":"attached","requests":%s}\n' "$taken"
+  serve "$((taken + 1))" "$2"
+}
+
+# whether the launch's `keep` still runs, in this process of that number and no later one; its number in `keeper`
+keeper_lives() {
+  read_number "$launch/keeper"
+  keeper=$line
+  [ -n "$keeper" ] && grep -qF "EDGEPRUNE_LAUNCH=$launch" "/proc/$keeper/environ" 2>/dev/null
+}
+
+has_exit() { case $(tail -n 1 "$launch/spool" 2>/dev/null) in '{"event":"exit",'*) ;; *) return 1 ;; esac; }
+
+# Launches whose end has been told are of no use any more once the next begins.
+forget_told() {
+  for _launch in "$folder"/launches/*; do
+    if [ -e "$_launch/told" ]; then rm -rf "$_launch"; fi
+  done
+}
+
+# let the spool from line $2 + 1 on through and number the lines of stdin from $1 on, until the program has ended or
+# another has taken over
+serve() {
+  exec 3<&0 0</dev/null
+  relay "$1" >/dev/null 2>&1 &
+  relay=$!
+  exec 3<&-
+  trap 'kill "$relay" 2>/dev/null; exit 129' HUP INT TERM
+  sh -c 'echo $$; exec tail -n "+$1" -f "$2"' sh "$(($2 + 1))" "$launch/spool" 2>/dev/null | show
+  kill -PIPE "$relay" 2>/dev/null
+  return 0
+}
+
+# the lines of the spool to the link
+show() {
+  IFS= read -r tail || return
+  while IFS= read -r line; do
+    case $line in
+      "{\"event\":\"taken\",\"by\":$$}") owned=true ;;
+      '{"event":"taken",'*) [ "$owned" = false ] || break ;; # before this one's own: an earlier owner, not a later
+    esac
+    printf '%s\n' "$line" || break
+    case $line in '{"event":"exit",'*) : >"$launch/told" && break ;; esac
+  done
+  kill -PIPE "$tail" 2>/dev/null # of this death no shell makes words
+}
+
+# the lines of stdin (descriptor 3), numbered from $1 on, to the clerk's inbox; whatever holds stdin holds no stdout
+relay() {
+  number=$1
+  until read_number "$launch/keeper" && [ -n "$line" ]; do sleep 0.02 || sleep 1; done
+  exec 4<>"/proc/$line/fd/3" || exit
+  while IFS= read -r request <&3; do
+    if [ "$request" = '{"op":"alive"}' ]; then
+      printf 'alive %s\n' "$$" >&4
+      continue
+    elif [ ${#request} -gt $_LONG ]; then
+      printf '%s\n' "$request" >"$launch/request.$$.$number"
+      printf 'file %s %s\n' "$number" "request.$$.$number" >&4
+    else
+      printf 'ask %s %s\n' "$number" "$request" >&4
+    fi
+    number=$((number + 1))
+  done
+  printf 'eof %s\n' "$$" >&4
+}
+
+# --- the side of the program ------------------------------------------------------------------------------------------
+
+# the process $1, which made the launch, owns it first; the inbox is this process's stdin, a pipe
+keep() {
+  launch=$EDGEPRUNE_LAUNCH
+  owner=$1
+  shift
+  [ -n "$detach" ] || trap '' HUP
+  exec 3<>/proc/self/fd/0 0</dev/null
+  cd "$folder" || exit 125
+  all_cores=$(core_ids)
+  [ "$1" = - ] || leave_cores "$1"
+  printf '%s\n' "$$" >"$launch/keeper"
+  clerk | work "$@"
+}
+
+# keep this shell and all that it starts off the worker's cores, where there are others
+leave_cores() {
+  has taskset || return 0
+  _others=
+  for _id in $all_cores; do
+    case ",$1," in *",$_id,"*) ;; *) _others="$_others${_others:+,}$_id" ;; esac
+  done
+  [ -z "$_others" ] || taskset -p "$(mask_of "$_others")" "$$" >/dev/null 2>&1
+  return 0
+}
+
+# read the inbox; hand requests to the worker (stdout) and decide when it has to end
+clerk() {
+  taken=0 worker='' stopping='' misses=0
+  read_uptime
+  heard=$now
+  while IFS= read -r message <&3; do
+    rest=${message#* }
+    case $message in
+      'ask '*) hand_on "${rest%% *}" "${rest#* }" ;;
+      'file '*)
+        read_line "$launch/${rest#* }"
+        hand_on "${rest%% *}" "$line"
+        ;;
+      "alive $owner") tell '{"event":"alive"}' ;;
+      'alive '*) continue ;; # held up in a lost link
+      'own '*)
+        owner=$rest misses=0
+        tell "{\"event\":\"taken\",\"by\":$owner}"
+        ;;
+      "eof $owner") stop_worker stdin ;;
+      tick) listen ;;
+      'worker '*)
+        worker=$rest
+        [ -z "$stopping" ] || end_worker
+        ;;
+      exit) break ;;
+    esac
+    case $message in tick | eof*) ;; *) read_uptime && heard=$now ;; esac
+  done
+}
+
+# the request $2, whose number is $1, to the worker if it is the next
+hand_on() {
+  [ "$1" -eq $((taken + 1)) ] || return 0
+  taken=$1
+  printf '%s\n' "$taken" >>"$launch/taken"
+  printf '%s\n' "$2"
+}
+
+# once a second: is the laptop there? An owner that vanished without a word (killed with all its processes) is given
+# a second, so that another can take over.
+listen() {
+  if kill -0 "$owner" 2>/dev/null; then misses=0; else misses=$((misses + 1)); fi
+  [ "$misses" -lt 2 ] || stop_worker stdin
+  read_uptime
+  [ $((now - heard)) -lt "$SILENCE_S" ] || stop_worker silence
+}
+
+stop_worker() {
+  [ -z "$stopping" ] || return 0
+  stopping=$1
+  printf '%s\n' "$1" >"$launch/stopped"
+  [ -z "$worker" ] || end_worker
+}
+
+# TERM at once, KILL a second later
+end_worker() {
+  signal_worker TERM
+  { sleep 1; [ -e "$launch/ended" ] || signal_worker KILL; } >/dev/null 2>&1 &
+}
+
+# to the worker with all its children
+signal_worker() { kill -"$1" "${detach:+-}$worker" 2>/dev/null; }
+
+# run the program on the cores $1 with the clerk's words as its stdin, and say how it ended
+work() {
+  cores=$1 pinned=null
+  shift
+  exec 4<&0
+  if [ "$cores" != - ] && has taskset; then
+    pinned="[$cores]"
+    set -- taskset "$(mask_of "$cores")" "$@"
+  fi
+  export EDGEPRUNE_WORKER="$launch"
+  # its own first line says that it has started, so that none of its others can come before
+  # shellcheck disable=SC2016 # for the shell that becomes the program
+  _start='printf "{\"event\":\"started\",\"pid\":%s,\"cores\":%s}\n" $$ "$0" && exec "$@"'
+  # shellcheck disable=SC2086 # no setsid is no word
+  (exec $detach sh -c "$_start" "$pinned" "$@" 3<&- 4<&-) <&4 >>"$launch/spool" &
+  worker=$!
+  unset EDGEPRUNE_WORKER
+  printf 'worker %s\n' "$worker" >&3
+  begin_readings "$all_cores"
+  pulse &
+  pulse=$!
+  wait "$worker" 2>/dev/null
+  status=$?
+  : >"$launch/ended"
+  kill_strays
+  kill -KILL "$pulse" 2>/dev/null
+  wait "$pulse" 2>/dev/null # nothing may be written after the last lines
+  finish
+  printf 'exit\n' >&3
+}
+
+# every second: a reading, where there is anything to read, and a tick for the clerk
+pulse() {
+  sensors=false
+  has_sensors && sensors=true
+  while :; do
+    [ $sensors = false ] || reading >>"$launch/spool"
+    printf 'tick\n' >&3
+    sleep 1
+  done
+}
+
+# what the worker left running, wherever it hides: its processes have its environment
+kill_strays() {
+  signal_worker KILL
+  for _pid in $(marked "EDGEPRUNE_WORKER=$launch"); do kill -KILL "$_pid" 2>/dev/null; done
+}
+
+# numbers of the processes whose environment holds $1
+marked() { grep -lF "$1" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'; }
+
+# the last lines of the spool; a line that the worker left unfinished is ended first
+finish() {
+  [ -z "$(tail -c 1 "$launch/spool")" ] || tell ''
+  ! has_sensors || reading >>"$launch/spool"
+  read_line "$launch/stopped"
+  stopped=$(json_text "$line")
+  tell "{\"event\":\"exit\",\"status\":$status,\"stopped\":$stopped,\"stderr\":$(json_string "$(tail -c 2000 "$launch/stderr")")}"
+}

@@ -1,0 +1,296 @@
+"""A program running on a device, seen from here: requests go in, answers come out, whatever happens to the link.
+
+Start with `Channel`. Its other end is `devices/agent/launch.sh`, which keeps what the program says in a spool and
+numbers the requests: after a lost link a second client asks for the lines that did not come and sends the requests that
+did not arrive, so that nothing is lost or carried out twice. Only complete lines count; a torn one comes again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import GarbledAnswerError, LinkLostError, RemoteError, TransportError
+from edgeprune.transport.client import Client
+
+AGENT_STOP_SECONDS = 2.0
+PATIENCE_SECONDS = 300.0
+"""How long a lost link may stay away before the launch is given up."""
+_ALIVE_SECONDS = 10.0  # the agent takes 90 s without a sign of life for a dead link
+_SILENCE_SECONDS = 60.0  # the agent answers each sign of life
+_ATTACH_SECONDS = 45.0
+_LONGEST_PAUSE = 8.0
+_LAST_WORDS_SECONDS = 3.0
+_ALIVE = b'{"op":"alive"}\n'
+
+Attach = Callable[[int, int], Sequence[str]]
+"""The argument list that takes a launch over, given how many of its lines came and how many requests were sent."""
+
+
+class Channel:
+    """A program running on a device under the agent.
+
+    Args:
+        arguments: What to start here: the agent itself, or the ssh or adb client that carries its streams.
+        device: Name used in messages.
+        folder: Where it is started.
+        attach: What to start when the link is lost; None gives up at once.
+        patience: Seconds that a lost link may stay away.
+
+    Raises:
+        TransportError: the client cannot be started.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        device: str,
+        folder: Path | None = None,
+        attach: Attach | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._device, self._folder, self._attach, self._patience = device, folder, attach, patience
+        self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._requests: list[bytes] = []
+        self._lines = 0
+        self._heard = time.monotonic()
+        self._writing = threading.Lock()
+        self._stopping = threading.Event()
+        self._linked = threading.Event()
+        self._linked.set()
+        self._failure: TransportError | None = None
+        self._ended = False
+        self.cores: list[int] | None = None
+        self.readings: list[dict[str, Any]] = []
+        self._client = Client(arguments, device, folder)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if attach is not None:
+            threading.Thread(target=self._keep_alive, daemon=True).start()
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Write one request line; while the link is lost it waits for the link to come back.
+
+        Raises:
+            RemoteError: the program has ended.
+        """
+        line = json.dumps(request, separators=(",", ":")).encode() + b"\n"
+        with self._writing:
+            self._requests.append(line)
+            written = not self._ended and self._client.write(line)
+        if not written and (self._ended or self._attach is None):
+            raise self._error("the program ended before it took a request")
+
+    def receive(self, timeout: float) -> dict[str, Any]:
+        """The next answer of the program; the agent's own events are kept in `cores` and `readings`.
+
+        Args:
+            timeout: Seconds to wait; those without a link do not count.
+
+        Raises:
+            GarbledAnswerError: it wrote something that is no JSON line.
+            RemoteError: the program failed or ended.
+            LinkLostError: the link was lost, and the program with it.
+            TransportError: nothing came in time.
+        """
+        while True:
+            answer = self._parse(self._next_line(timeout))
+            event = answer.get("event")
+            if event is None:
+                if "error" in answer:
+                    words = f"{answer['error']}: {answer.get('message', '')}"
+                    raise self._error(words, self._last_words())
+                return answer
+            if event == "exit":
+                raise self._exit_error(answer)
+            self._note(answer)
+
+    def stop(self) -> None:
+        """End the program and wait until the agent has gone; safe to call twice."""
+        self._stopping.set()
+        self._client.close_stdin()
+        self._client.wait(AGENT_STOP_SECONDS + 1.0)
+        self._reader.join(timeout=AGENT_STOP_SECONDS)
+        while not self._answers.empty():
+            line = self._answers.get()
+            with contextlib.suppress(GarbledAnswerError):
+                self._note(self._parse(line) if line else {})
+        self._client.close()
+
+    def abort(self) -> None:
+        """End the program from any thread: whoever waits in `receive` is told at once that the connection ended."""
+        self._stopping.set()
+        self._client.close_stdin()
+        self._client.kill()
+        self._answers.put(None)
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    def _next_line(self, timeout: float) -> bytes:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                line = self._answers.get(timeout=max(0.0, min(1.0, deadline - time.monotonic())))
+            except queue.Empty:
+                if not self._linked.is_set():
+                    deadline = time.monotonic() + timeout
+                elif time.monotonic() >= deadline:
+                    raise TransportError(
+                        f"{self._device}: no answer for {timeout:.0f} s",
+                        hint="is the device busy, asleep or out of reach?",
+                    ) from None
+                continue
+            if line is None:
+                self._answers.put(None)
+                raise self._failure or self._error("the connection ended")
+            return line
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "started":
+            self.cores = event["cores"]
+        elif event.get("event") == "reading":
+            self.readings.append(event)
+
+    def _last_words(self) -> str:
+        """What a program that has just failed wrote to stderr, which its exit tells."""
+        with contextlib.suppress(TransportError, RemoteError):
+            deadline = time.monotonic() + _LAST_WORDS_SECONDS
+            while (left := deadline - time.monotonic()) > 0:
+                answer = self._parse(self._next_line(left))
+                if answer.get("event") == "exit":
+                    return str(answer.get("stderr", ""))
+                self._note(answer)
+        return ""
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        text = line.decode(errors="replace")
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise GarbledAnswerError(
+                f"{self._device}: not an answer: {text[:200].rstrip()!r}", detail=self._client.said() or None
+            )
+        return answer
+
+    def _exit_error(self, event: dict[str, Any]) -> TransportError | RemoteError:
+        if event.get("stopped"):
+            return LinkLostError(f"{self._device}: the link was lost, and the device ended the program")
+        return self._error(_exit_words(int(event["status"])), str(event.get("stderr", "")))
+
+    def _error(self, what: str, words: str = "") -> RemoteError:
+        return RemoteError(
+            f"{self._device}: {what}", detail="\n".join(filter(None, [words, self._client.said()])) or None
+        )
+
+    # --- the link (threads of their own) ------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """All lines of the program, from one client after the other, to its end."""
+        while not self._read_client() and self._reattach():
+            pass
+        with self._writing:
+            self._ended = True
+        self._linked.set()
+        self._answers.put(None)
+
+    def _read_client(self) -> bool:
+        """The lines that this client brings; True after the program's last."""
+        for line in self._client.lines():
+            self._lines += 1
+            self._heard = time.monotonic()
+            self._answers.put(line)
+            if line.startswith(b'{"event":"exit"'):
+                return True
+        return False
+
+    def _reattach(self) -> bool:
+        """Take the launch over by a new client; False if there is none any more, or no way to it for too long."""
+        if self._attach is None or self._stopping.is_set():
+            return False
+        self._linked.clear()
+        began, said = time.monotonic(), self._client.said()
+        for pause in _pauses():
+            if time.monotonic() + pause - began > self._patience:
+                break
+            if self._stopping.wait(pause):
+                return False
+            told, said = self._try_attach(self._attach)
+            if told == "attached":
+                return True
+            if told == "gone":
+                self._failure = LinkLostError(
+                    f"{self._device}: the link was lost, and the device no longer knows the launch (was it restarted?)"
+                )
+                return False
+        self._failure = LinkLostError(
+            f"{self._device}: the link was lost and not back within {self._patience:.0f} s",
+            hint="is the device switched on and in reach?",
+            detail=said or None,
+        )
+        return False
+
+    def _try_attach(self, attach: Attach) -> tuple[str, str]:
+        """One attempt: "attached", "gone" or "", and what the client said."""
+        try:
+            client = Client(attach(self._lines, len(self._requests)), self._device, self._folder)
+        except TransportError as error:
+            return "", str(error)
+        told = _object(client.first_line(_ATTACH_SECONDS))
+        if told.get("event") == "attached" and isinstance(told.get("requests"), int):
+            self._take(client, told["requests"])
+            return "attached", ""
+        client.close()
+        return ("gone" if told.get("event") == "gone" else ""), client.said()
+
+    def _take(self, client: Client, arrived: int) -> None:
+        """Go on with this client; the other is closed only now, since the end of its stdin could end the program."""
+        with self._writing:
+            for line in self._requests[arrived:]:
+                client.write(line)
+            old, self._client = self._client, client
+        old.close()
+        self._heard = time.monotonic()
+        self._linked.set()
+        if self._stopping.is_set():
+            client.close_stdin()
+
+    def _keep_alive(self) -> None:
+        """A sign of life every few seconds; a client over which no answer comes has lost its link."""
+        while not self._stopping.wait(_ALIVE_SECONDS) and not self._ended:
+            if self._linked.is_set():
+                with self._writing:
+                    self._client.write(_ALIVE)
+                if time.monotonic() - self._heard > _SILENCE_SECONDS:
+                    self._client.kill()
+
+
+def _pauses() -> Iterator[float]:
+    yield 0.0
+    pause = 1.0
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        value = json.loads(line)
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _exit_words(status: int) -> str:
+    if status > 128:
+        cause = " (out of memory?)" if status == 137 else ""
+        return f"the program was ended by signal {status - 128}{cause}"
+    meaning = {126: " (cannot be executed here: wrong architecture?)", 127: " (not found on the device)"}
+    return f"the program ended with status {status}{meaning.get(status, '')}"
