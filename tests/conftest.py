@@ -41,6 +41,7 @@ TOGETHER = {
     "test_native_programs.py": "compiled programs",
     "test_native_runtime.py": "a program with sanitizers",
     "test_reporting_page.py": "a browser",
+    "test_board_python.py": STANDINS,
     "test_remote_files.py": STANDINS,
     "test_standins.py": STANDINS,
     "test_shrinking_outside_usable.py": "shrunk networks",

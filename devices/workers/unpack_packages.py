@@ -1,6 +1,7 @@
-"""Unpack Python packages that were pushed as one zip file: `unpack_packages.py FILE.zip FOLDER`.
+"""Unpack Python packages that were pushed as one zip file: `unpack_packages.py FOLDER [FILE.zip]`.
 
-The folder is there whole or not at all. The answer is one line, {"ok":"unpack"} or {"error":KIND,"message":TEXT}.
+The folder is there whole or not at all. The answer is one line: {"ok":"unpack","there":true}, with false where the
+folder is not there and no file was named, or {"error":KIND,"message":TEXT}.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ def unpack(archive: str, folder: str) -> None:
 
 if __name__ == "__main__":
     try:
-        unpack(*sys.argv[1:3])
+        if len(sys.argv) > 2:
+            unpack(sys.argv[2], sys.argv[1])
     except (OSError, zipfile.BadZipFile) as error:
         print(json.dumps({"error": type(error).__name__, "message": str(error)}), flush=True)
         sys.exit(1)
-    print(json.dumps({"ok": "unpack"}), flush=True)
+    print(json.dumps({"ok": "unpack", "there": os.path.isdir(sys.argv[1])}), flush=True)

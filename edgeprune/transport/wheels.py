@@ -103,9 +103,11 @@ class BoardPython:
                 self._platform = _platform(self._answer([self._python, "-c", _ASK], _ASK_SECONDS), self._device.name)
             self._bundles[runtime] = _bundle(runtime, self._platform)
         bundle = self._bundles[runtime]
-        script, remote = self._device.push([devices_folder() / "workers" / "unpack_packages.py", bundle])
+        (script,) = self._device.push([devices_folder() / "workers" / "unpack_packages.py"])
         folder = self._device.remote_path(bundle.stem)
-        self._answer([self._python, script, remote, folder], _UNPACK_SECONDS)
+        if not self._answer([self._python, script, folder], _ASK_SECONDS)["there"]:
+            (archive,) = self._device.push([bundle])
+            self._answer([self._python, script, folder, archive], _UNPACK_SECONDS)
         return ["env", f"PYTHONPATH={folder}", self._python]
 
     def _answer(self, arguments: Sequence[str], seconds: float) -> dict[str, Any]:

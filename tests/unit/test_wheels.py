@@ -75,8 +75,10 @@ def test_of_tvm_only_the_runtime_is_pushed() -> None:
     assert not _is_taken("numpy", "numpy/_core/tests/test_umath.py")
 
 
-def unpack(archive: Path, folder: Path) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, str(UNPACK), str(archive), str(folder)], capture_output=True, check=False)
+def unpack(folder: Path, *archive: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(UNPACK), str(folder), *map(str, archive)], capture_output=True, check=False
+    )
     answer: dict[str, Any] = json.loads(done.stdout)
     assert (done.returncode == 0) == ("ok" in answer)
     return answer
@@ -91,11 +93,12 @@ def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path: Path) -> None:
     damaged[45] ^= 255
     (tmp_path / "damaged.zip").write_bytes(damaged)
     for name in ("torn.zip", "damaged.zip", "nothing.zip"):
-        assert "error" in unpack(tmp_path / name, tmp_path / "there")
+        assert "error" in unpack(tmp_path / "there", tmp_path / name)
+        assert unpack(tmp_path / "there") == {"ok": "unpack", "there": False}
         assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.zip", "good.zip", "torn.zip"]
-    assert unpack(tmp_path / "good.zip", tmp_path / "there") == {"ok": "unpack"}
+    assert unpack(tmp_path / "there", tmp_path / "good.zip") == {"ok": "unpack", "there": True}
     assert (tmp_path / "there" / "package" / "__init__.py").read_text().startswith("answer = 42")
-    assert unpack(tmp_path / "good.zip", tmp_path / "there") == {"ok": "unpack"}
+    assert unpack(tmp_path / "there") == {"ok": "unpack", "there": True}
 
 
 def test_a_python_without_packages_finds_those_that_were_pushed(
