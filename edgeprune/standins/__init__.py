@@ -2,6 +2,7 @@
 
     virtual-pi       an aarch64 OpenSSH server with its system, emulated program by program
     virtual-pi-vm    the same system as a whole emulated machine: true memory, reboots, slower
+    virtual-phone    an Android-like phone behind adb, emulated in the same way
 
 A matrix may name one once `edgeprune devices up NAME` has started it. Nothing is ever timed on them. Start with `up`;
 a new stand-in is one new file and one line in `_KINDS`.
@@ -19,11 +20,16 @@ from typing import Any
 
 from edgeprune.errors import UnknownNameError
 from edgeprune.resources import cache_folder
-from edgeprune.standins import machine, pi, ssh_keys, supervisor
+from edgeprune.standins import machine, phone, pi, ssh_keys, supervisor
 
 __all__ = ["device", "down", "folder_of", "names", "running", "up"]
 
-_KINDS: dict[str, Callable[..., Path]] = {"virtual-pi": pi.up, "virtual-pi-vm": machine.up}
+_KINDS: dict[str, Callable[..., Path]] = {
+    phone.NAME: phone.up,
+    "virtual-pi": pi.up,
+    "virtual-pi-vm": machine.up,
+}
+_BEFORE_DOWN: dict[str, Callable[[Path], None]] = {phone.NAME: phone.end_server}
 
 
 def names() -> list[str]:
@@ -71,7 +77,7 @@ def up(
         answer = device(own)
         if answer is not None:
             return own / ssh_keys.DEVICE_FILE
-        supervisor.stop(own / supervisor.RECORD_FILE)
+        _stop(name, own)
         return _KINDS[name](own, say, bound_to=bound_to, **options)
 
 
@@ -85,8 +91,7 @@ def down(name: str, *, folder: Path | None = None) -> None:
     own = folder or folder_of(name)
     if own.is_dir():
         with _locked(own):
-            supervisor.stop(own / supervisor.RECORD_FILE)
-            (own / ssh_keys.DEVICE_FILE).unlink(missing_ok=True)
+            _stop(name, own)
 
 
 def device(folder: Path) -> dict[str, Any] | None:
@@ -115,6 +120,14 @@ def running(name: str, folder: Path, say: Callable[[str], None] = print, **optio
         os.close(ours)
         os.close(theirs)
         down(name, folder=folder)
+
+
+def _stop(name: str, folder: Path) -> None:
+    """End what runs of the stand-in in that folder, or is left of one that ended by itself."""
+    if name in _BEFORE_DOWN:
+        _BEFORE_DOWN[name](folder)
+    supervisor.stop(folder / supervisor.RECORD_FILE)
+    (folder / ssh_keys.DEVICE_FILE).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

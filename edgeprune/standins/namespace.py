@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Setting:
         root: Folder that becomes `/`, read-only.
         interpreter: Static qemu-user for its programs, a path outside; None: they are of this machine's architecture.
         command: A program of the root and its arguments.
-        binds: Writable folders: (outside, inside the root).
+        binds: Writable folders and files: (outside, inside the root).
         scratch: Empty folders in memory: (inside the root, bytes at most).
         host_name: The host's name.
         user: Number of the only user.
@@ -65,8 +65,12 @@ def outside_user() -> int:
     return os.geteuid() or _UNPRIVILEGED
 
 
-def enter(setting: Setting) -> int:
+def enter(setting: Setting, inside: Callable[[], None] | None = None) -> int:
     """Run the command in its setting; its exit status.
+
+    Args:
+        setting: What is seen there.
+        inside: What is done there instead, as the first process, by this Python; nothing can be imported any more.
 
     Raises:
         OSError: this machine does not allow it; the message says what.
@@ -88,6 +92,9 @@ def enter(setting: Setting) -> int:
         os.setresuid(0, 0, 0)
         _mount_inside(setting)
         _become(setting.user)
+        if inside is not None:
+            inside()
+            os._exit(0)
         os.execve(setting.command[0], list(setting.command), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     except BaseException as error:
         print(error, file=sys.stderr, flush=True)
@@ -100,11 +107,12 @@ def _mount_from_outside(setting: Setting) -> None:
         _mount("none", "/", flags=_RECURSIVE | _PRIVATE)
         _mount(setting.root, setting.root, flags=_BIND | _RECURSIVE)
         os.chdir(setting.root)
+    with _needing("a /proc of its own, which some containers forbid"):
+        _mount("proc", "proc", "proc", flags=_NO_SUID | _NO_DEVICES)
+    with _needing("mounts in a user namespace"):
         for outside, inside in setting.binds:
             _mount(outside, inside, flags=_BIND)
             _mount("none", inside, flags=_BIND | _REMOUNT | _NO_SUID | _NO_DEVICES)
-    with _needing("a /proc of its own, which some containers forbid"):
-        _mount("proc", "proc", "proc", flags=_NO_SUID | _NO_DEVICES)
     if setting.interpreter:
         with _needing("a binfmt_misc of its own (Linux 6.7 or newer)"):
             _mount("binfmt_misc", "proc/sys/fs/binfmt_misc", "binfmt_misc")
@@ -126,7 +134,8 @@ def _mount_inside(setting: Setting) -> None:
     for name, target in (("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd")):
         Path("dev", name).symlink_to(target)
     for name in ("tmp", "dev/shm"):
-        Path(name).chmod(0o1777)
+        if Path(name).is_dir():  # Android has no /tmp
+            Path(name).chmod(0o1777)
     _mount("none", ".", flags=_BIND | _REMOUNT | _READ_ONLY | _NO_SUID)
     socket.sethostname(setting.host_name)
     _call(_LIBC.syscall(_PIVOT_ROOT[os.uname().machine], b".", b"."))

@@ -45,7 +45,7 @@ def rootfs(say: Callable[[str], None]) -> Path:
     Raises:
         DeviceError: Debian's packages cannot be had here.
     """
-    return _made("rootfs", [*PACKAGES, "dash"], say, _finish) / "root"
+    return made("rootfs", [*PACKAGES, "dash"], say, _finish) / "root"
 
 
 def kernel(say: Callable[[str], None]) -> Path:
@@ -54,10 +54,21 @@ def kernel(say: Callable[[str], None]) -> Path:
     Raises:
         DeviceError: Debian's packages cannot be had here.
     """
-    return _made("kernel", ["linux-image-cloud-arm64"], say, lambda root: None) / "root"
+    return made("kernel", ["linux-image-cloud-arm64"], say, lambda root: None) / "root"
 
 
-def _made(name: str, packages: list[str], say: Callable[[str], None], finish: Callable[[Path], None]) -> Path:
+def made(name: str, packages: list[str], say: Callable[[str], None], finish: Callable[[Path], None]) -> Path:
+    """A folder of the cache with packages unpacked in `root`, made if it is not there.
+
+    Args:
+        name: What it is called.
+        packages: Debian's names; what they depend on comes with them.
+        say: Told what takes long.
+        finish: Does with the unpacked folder what is left to do.
+
+    Raises:
+        DeviceError: Debian's packages cannot be had here.
+    """
     recipe = json.dumps([_FORM, packages, NOT_NEEDED]).encode()
     place = cache_folder() / "standins" / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}"
     place.parent.mkdir(parents=True, exist_ok=True)
