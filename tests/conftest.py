@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.standins import virtual_pi, virtual_vm
+from tests.standins import virtual_phone, virtual_pi, virtual_vm
 
-__all__ = ["virtual_pi", "virtual_vm"]  # fixtures of all tests
+__all__ = ["virtual_phone", "virtual_pi", "virtual_vm"]  # fixtures of all tests
 
 # Before torch and tvm are imported. TVM's threads wait by giving the core away 300,000 times, each time for as long as
 # whoever shares it likes: beside other tests that takes minutes. Threads of PyTorch wait for each other too.
@@ -44,6 +44,8 @@ TOGETHER = {
     "test_board_python.py": STANDINS,
     "test_remote_files.py": STANDINS,
     "test_standins.py": STANDINS,
+    "test_virtual_phone.py": STANDINS,
+    "test_adb.py": STANDINS,
     "test_shrinking_outside_usable.py": "shrunk networks",
     "test_virtual_machine.py": STANDINS,
 }

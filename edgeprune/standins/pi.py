@@ -12,7 +12,6 @@ from pathlib import Path
 from edgeprune.emulation import static_emulator
 from edgeprune.standins import board, rootfs, ssh_keys, supervisor
 from edgeprune.standins.namespace import Setting, outside_user
-from edgeprune.standins.supervisor import LOG_FILE, RECORD_FILE
 
 SYS_FOLDER = "sys"
 _SERVER = """\

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +31,11 @@ _NEEDED_FEATURE = "shell_v2"
 _SERVER_PORT = 5037
 _SETTLE_SECONDS = 3.0
 _POLL_SECONDS = 0.1
+_SERVER_SECONDS = 0.5
 _SLOWEST_BYTES_PER_SECOND = 1_000_000
 _IN_BAND = 'mark=$1; shift; "$@"; echo "$mark $?" >&2'
 _NETWORK_SERIAL = re.compile(r".+:\d+")
+_USABLE = "device"
 _SETTLING = {"offline", "authorizing", "connecting"}
 
 
@@ -63,6 +66,7 @@ class AdbLink:
         self._program = adb
         self._key = key
         self._checked: str | None = None
+        self._lock = threading.Lock()
 
     def check(self) -> None:
         self._device()
@@ -116,24 +120,34 @@ class AdbLink:
         Raises:
             TransportError: it is not or does not; the message says why, the hint what to do.
         """
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        devices, device = self.look()
-        if device is None or device.state in _SETTLING:
-            # an adb server that was just started has not met its devices yet
-            self._call_back()
-            while (device is None or device.state in _SETTLING) and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-                devices, device = self.look()
-        if device is None or device.state != "device":
+        # one thread at a time calls back, or one would cut the connection that the other has just got
+        with self._lock:
+            devices, device = self.look()
+            if device is None or device.state != _USABLE:
+                self._call_back()
+                devices, device = self._settled()
+        if device is None or device.state != _USABLE:
             raise state_error(self.name, self._serial, devices, device, was_there=self._checked is not None)
         if self._checked != device.serial:
             self._check_features(device.serial)
             self._checked = device.serial
         return device.serial
 
+    def _settled(self) -> tuple[list[Attached], Attached | None]:
+        """What `look` finds after a moment: an adb server that was just started has not met its devices yet."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        devices, device = self.look()
+        while (device is None or device.state in _SETTLING) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            devices, device = self.look()
+        return devices, device
+
     def look(self) -> tuple[list[Attached], Attached | None]:
         """All that are attached, and ours: the one of our serial, or the only one, or the one it was before."""
         done = self._run(self._adb("devices", "-l"), QUERY_SECONDS)
+        if done.returncode:
+            time.sleep(_SERVER_SECONDS)  # one that is just ending still holds its port, and adb starts another after it
+            done = self._run(self._adb("devices", "-l"), QUERY_SECONDS)
         if done.returncode:
             detail = done.stderr.decode(errors="replace").strip()
             hint = "start it anew: adb kill-server && adb start-server"
@@ -148,6 +162,7 @@ class AdbLink:
         """Ask adb to connect anew to a device on the network, which it does not look for by itself."""
         serial = self._serial or self._checked
         if serial is not None and _NETWORK_SERIAL.fullmatch(serial):
+            self._run(self._adb("disconnect", serial), QUERY_SECONDS)
             self._run(self._adb("connect", serial), QUERY_SECONDS)
 
     def _check_features(self, serial: str) -> None:
