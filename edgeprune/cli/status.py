@@ -1,12 +1,17 @@
-"""`edgeprune status DIR`: what of a results folder is done, failed and left, and how long the rest will take."""
+"""`edgeprune status DIR`: what of a results folder is done, failed and left by device, and when each was last heard."""
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeprune.cli.listing import show
+
+if TYPE_CHECKING:
+    from edgeprune.journal import AnyRecord
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def carry_out(given: argparse.Namespace) -> int:
     """Print a line for each device and state, and name what failed; 1 if a cell failed."""
     from edgeprune import journal, manifest
-    from edgeprune.matrix.progress import duration, name
+    from edgeprune.matrix.progress import causes, duration
     from edgeprune.measuring import MeasurePlan
     from edgeprune.schema import CellEnd, Launch
 
@@ -30,6 +35,7 @@ def carry_out(given: argparse.Namespace) -> int:
     )
     plan = MeasurePlan.model_validate(asked.plan)
     keys = asked.keys()
+    heard = _last_heard(contents.records, {key.cell_id: key.device for key in keys})
     rows = []
     for device in dict.fromkeys(key.device for key in keys):
         here = [key for key in keys if key.device == device]
@@ -39,13 +45,31 @@ def carry_out(given: argparse.Namespace) -> int:
         seconds = launches * (plan.seconds + plan.warmup_seconds + 1.0)
         to_go = "seconds a cell, instructions are counted" if here[0].is_emulated else f"about {duration(seconds)}"
         counts = [str(states[state]) for state in ("ok", "invalid", "failed", "skipped", "left")]
-        rows.append((device, str(len(here)), *counts, to_go if left else "-"))
+        rows.append((device, str(len(here)), *counts, to_go if left else "-", heard.get(device, "never")))
     running = "a run is writing here now" if journal.is_locked(folder) else "no run is active"
     print(f"{asked.name} ({asked.run_id}): {running}")
-    show(("device", "cells", "ok", "invalid", "failed", "skipped", "left", "to go"), rows)
+    show(("device", "cells", "ok", "invalid", "failed", "skipped", "left", "to go", "last contact"), rows)
     for problem in contents.problems:
         print(problem)
-    failed = [end for end in ends.values() if end.status in ("failed", "invalid")]
-    for end in failed:
-        print(f"{end.status}: {name(end.key)}: {end.reason}")
+    asked_for = {key.cell_id for key in keys}
+    failed = [end for end in ends.values() if end.status in ("failed", "invalid") and end.cell_id in asked_for]
+    for line in causes(failed):
+        print(line)
     return 1 if failed else 0
+
+
+def _last_heard(records: Iterable[AnyRecord], device_of: Mapping[str, str]) -> dict[str, str]:
+    """When each device answered last, UTC to the minute: at the start of a session, or of a launch."""
+    from edgeprune.schema import DeviceFacts, Launch, Session
+
+    began: dict[str, str] = {}
+    heard: dict[str, str] = {}
+    for record in records:
+        if isinstance(record, Session):
+            began[record.session_id] = record.started_at
+        elif isinstance(record, DeviceFacts):
+            heard[record.device] = max(heard.get(record.device, ""), began.get(record.session_id, ""))
+        elif isinstance(record, Launch) and record.cell_id in device_of:
+            device = device_of[record.cell_id]
+            heard[device] = max(heard.get(device, ""), record.started_at)
+    return {device: when[:16].replace("T", " ") + " UTC" for device, when in heard.items() if when}

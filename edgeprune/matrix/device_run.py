@@ -112,7 +112,7 @@ class DeviceRun:
                     self._check_all()
                 else:
                     self._measure_all()
-        except DeviceGivenUpError as error:
+        except (DeviceGivenUpError, DeviceError) as error:  # what concerns one cell alone has ended that cell already
             for key in self._left():
                 self._end(end_of(self._context.session_id, key, status="failed", reason=told(error)))
         self._device.way.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -138,6 +138,18 @@ def name(key: CellKey) -> str:
     recipe = "" if network.variant == "dense" else f" {network.method} {network.pruning_ratio:g}"
     where = f"{key.runtime} on {key.device}, {key.threads} thread{'s' if key.threads > 1 else ''}"
     return f"{network.model}{recipe} {network.variant}, {where}"
+
+
+def causes(ends: Iterable[CellEnd]) -> list[str]:
+    """Cells that did not end well, a line for each cause: how many, the first by name, and why."""
+    found: dict[tuple[str, str], list[CellKey]] = {}
+    for end in ends:
+        if end.status != "ok":
+            found.setdefault((end.status, end.reason), []).append(end.key)
+    return [
+        f"{status}: {name(keys[0])}{f' and {len(keys) - 1} more cells' if keys[1:] else ''}: {reason}"
+        for (status, reason), keys in found.items()
+    ]
 
 
 def duration(seconds: float) -> str:
