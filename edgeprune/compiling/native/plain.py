@@ -76,7 +76,16 @@ def _number(value: Any, lane: Any) -> Any:
         return value
     if isinstance(value, tirx.expr.BinaryOpExpr):
         return type(value)(_number(value.a, lane), _number(value.b, lane))
+    if isinstance(value, tirx.Cast):
+        return tirx.Cast(_scalar(value), _number(value.value, lane))
+    if isinstance(value, tvm.ir.Call):
+        return tirx.call_intrin(_scalar(value), value.op, *[_number(part, lane) for part in value.args])
     raise TypeError(f"no numbers for a vector made by {type(value).__name__}")
+
+
+def _scalar(value: Any) -> str:
+    """The type of one lane."""
+    return str(value.ty.dtype).partition("x")[0]
 
 
 def _picked(shuffle: tirx.Shuffle, lane: int) -> Any:
@@ -92,6 +101,10 @@ def _picked(shuffle: tirx.Shuffle, lane: int) -> Any:
 def _shuffles(value: Any) -> bool:
     if isinstance(value, tirx.expr.BinaryOpExpr):
         return _shuffles(value.a) or _shuffles(value.b)
+    if isinstance(value, tirx.Cast):
+        return _shuffles(value.value)
+    if isinstance(value, tvm.ir.Call):
+        return any(_shuffles(part) for part in value.args)
     return isinstance(value, tirx.Shuffle)
 
 

@@ -114,7 +114,7 @@ class Lowering:
 
 
 Rule: TypeAlias = "Callable[[Lowering, Node], Value | None]"
-BROADCAST, INJECTIVE = 1, 2  # TVM's operator patterns
+ELEMENTWISE, BROADCAST, INJECTIVE = 0, 1, 2  # TVM's operator patterns
 
 
 def lower(graph: Graph, rules: dict[str, Rule], machine: Machine, factor: Factor) -> tvm.IRModule:

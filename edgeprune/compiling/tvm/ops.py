@@ -11,11 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from tvm import relax, te
 
+from edgeprune.compiling.tvm.activations import ACTIVATIONS
 from edgeprune.compiling.tvm.channels import FILL
 from edgeprune.compiling.tvm.convolution import Window, convolve, convolve_depthwise
 from edgeprune.compiling.tvm.folding import batch_norm_as_affine
 from edgeprune.compiling.tvm.gather import Source, rearrange
-from edgeprune.compiling.tvm.graph import Array, Node, clip_bounds
+from edgeprune.compiling.tvm.graph import Array, Node
 from edgeprune.compiling.tvm.grouped import convolve_grouped
 from edgeprune.compiling.tvm.index_addition import add, convolve_add
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
@@ -23,6 +24,7 @@ from edgeprune.compiling.tvm.lower import BROADCAST, Lowering, Rule, Value
 from edgeprune.compiling.tvm.operands import window_of, with_constant
 from edgeprune.compiling.tvm.pooling import average_pool, max_pool, spatial_mean
 from edgeprune.compiling.tvm.resizing import resize
+from edgeprune.compiling.tvm.softmax import softmax
 from edgeprune.compiling.tvm.transposed import interleave
 from edgeprune.compiling.tvm.winograd import convolve_winograd, winograd_blocks
 
@@ -79,33 +81,6 @@ def _matrix_product(lowering: Lowering, rows: Stored, weight: Array) -> Value | 
     window = Window((1, 1), [1, 1], [0, 0, 0, 0], [1, 1])
     filters = np.ascontiguousarray(weight)[:, :, None, None]
     return convolve(lowering.builder, rows, filters, window, lowering.lanes, lowering.registers)
-
-
-def _unary(make: Callable[..., relax.Expr]) -> Rule:
-    def rule(lowering: Lowering, node: Node) -> Value | None:
-        if not lowering.can_store(node.inputs[0]):
-            return None
-        image = lowering.stored(node.inputs[0])
-        return Stored(lowering.builder.emit(make(image.value)), image.channels, image.rank)
-
-    return rule
-
-
-def _hard_swish(x: relax.Expr) -> relax.Expr:
-    gate = relax.op.add(relax.op.multiply(x, relax.const(1 / 6, "float32")), relax.const(0.5, "float32"))
-    return relax.op.multiply(x, relax.op.clip(gate, 0.0, 1.0))
-
-
-def _clip(lowering: Lowering, node: Node) -> Value | None:
-    bounds = clip_bounds(node, lowering.graph.constants)
-    if bounds is None or not lowering.can_store(node.inputs[0]):
-        return None
-    image, (low, high) = lowering.stored(node.inputs[0]), bounds
-    limits = np.finfo(np.float32)
-    value = relax.op.clip(
-        image.value, float(limits.min) if low is None else low, float(limits.max) if high is None else high
-    )
-    return Stored(lowering.builder.emit(value), image.channels, image.rank)
 
 
 def _binary(make: Callable[..., relax.Expr]) -> Rule:
@@ -248,11 +223,11 @@ def _pass(lowering: Lowering, node: Node) -> Value | None:
 
 
 RULES: dict[str, Rule] = {
+    **ACTIVATIONS,
     "Add": _binary(relax.op.add),
     "AveragePool": average_pool,
     "BatchNormalization": _batch_norm,
     "ChannelGather": _channel_gather,
-    "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
     "ConvIndexAdd": _convolve_index_add,
@@ -261,7 +236,6 @@ RULES: dict[str, Rule] = {
     "Flatten": _reshape,
     "Gemm": _gemm,
     "GlobalAveragePool": spatial_mean,
-    "HardSwish": _unary(_hard_swish),
     "Identity": _pass,
     "IndexAdd": _index_add,
     "Interleave": interleave,
@@ -269,11 +243,9 @@ RULES: dict[str, Rule] = {
     "MaxPool": max_pool,
     "Mul": _binary(relax.op.multiply),
     "ReduceMean": spatial_mean,
-    "Relu": _unary(relax.op.nn.relu),
     "Reshape": _reshape,
     "Resize": resize,
-    "Sigmoid": _unary(relax.op.sigmoid),
     "Slice": _slice,
+    "Softmax": softmax,
     "Sub": _binary(relax.op.subtract),
-    "Tanh": _unary(relax.op.tanh),
 }

@@ -81,6 +81,12 @@ def attention(net: Net) -> str:
     return net.add("LayerNormalization", x, net.weight(9), net.weight(9))
 
 
+def groups_and_transposed(net: Net) -> str:
+    x = net.add("Relu", net.conv(net.conv("x", 3, 20, 1), 20, 25, 3, group=5, pads=[1, 1, 1, 1]))
+    x = net.add("ConvTranspose", x, net.weight(25, 9, 3, 3, scale=0.1), strides=[2, 2])
+    return net.add("Softmax", net.add("Tanh", net.add("Sigmoid", x)), axis=1)
+
+
 def largest_of_few_channels(net: Net) -> str:
     return net.add("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
 
@@ -92,7 +98,16 @@ def activations(net: Net) -> str:
 
 @pytest.mark.parametrize(
     "make",
-    [gathered_sums, inverted_residual, dense_block, resized, attention, largest_of_few_channels, activations],
+    [
+        gathered_sums,
+        inverted_residual,
+        dense_block,
+        resized,
+        attention,
+        groups_and_transposed,
+        largest_of_few_channels,
+        activations,
+    ],
     ids=lambda make: make.__name__,
 )
 def test_blocks(make: Callable[[Net], str], tmp_path: Path) -> None:
