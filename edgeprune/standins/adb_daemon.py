@@ -25,8 +25,12 @@ from edgeprune.standins.adb_shell import shell
 from edgeprune.standins.adb_sync import Sync
 from edgeprune.standins.adb_wire import Connection, Gate, Stream
 from edgeprune.standins.supervisor import die_with_parent
+from edgeprune.storage import write_whole
 
+READY, CONTROL = "daemon.json", "control"
+"""In the phone's folder: where it listens, {"port": P}, as soon as it does; and the socket at which tests ask."""
 DATA = Path("/data")
+_SETTINGS = "settings.json"
 _BALLAST = DATA / ".ballast"
 _FOLDERS = {"local": 0o751, "local/tmp": 0o771, "media": 0o770, "media/0": 0o770}
 
@@ -39,23 +43,20 @@ class Settings:
         setting: Its root and what is mounted in it, as `namespace.Setting` takes it.
         keys: Lines of public keys that may come in.
         model: What the phone is called.
-        ready: File that says where it listens, as soon as it does: {"port": P}.
-        control: Socket at which tests ask.
         server: Command of its adb server, which lives as long as the phone.
-        environment: That of the adb server.
+        environment: What that has in its environment beside this process's own.
     """
 
     setting: dict[str, Any]
     keys: list[str]
     model: str
-    ready: str
-    control: str
     server: list[str]
     environment: dict[str, str]
 
-    def words(self) -> list[str]:
-        """The command line that starts the phone."""
-        return [sys.executable, "-c", f"import {__name__} as own; own.main()", json.dumps(vars(self))]
+    def words(self, folder: Path) -> list[str]:
+        """The command line that starts the phone of that folder."""
+        write_whole(folder / _SETTINGS, json.dumps(vars(self)).encode())
+        return [sys.executable, "-c", f"import {__name__} as own; own.main()", str(folder.absolute())]
 
 
 class Phone:
@@ -150,18 +151,18 @@ def _fill_disk(free_bytes: int | None) -> None:
 
 def main() -> None:
     """What `Settings.words` starts: a phone, until it is killed."""
-    settings = Settings(**json.loads(sys.argv[1]))
+    os.chdir(sys.argv[1])
+    settings = Settings(**json.loads(Path(_SETTINGS).read_text()))
     adb = socket.create_server((ssh_keys.HOST, 0))
-    # relative, since a socket's path may have 107 bytes only
-    os.chdir(Path(settings.control).parent)
     control = socket.socket(socket.AF_UNIX)
-    control.bind(Path(settings.control).name)
+    control.bind(CONTROL)  # relative, since a socket's path may have 107 bytes only
     server = subprocess.Popen(
-        settings.server, env=settings.environment, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent
-    )
+        settings.server,
+        env={**os.environ, **settings.environment}, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
+    )  # fmt: skip
     phone = Phone(settings.keys, settings.model)
     try:
-        with Path(settings.ready).open("w") as ready:
+        with Path(READY).open("w") as ready:
             setting = namespace.Setting(**settings.setting)
             sys.exit(namespace.enter(setting, lambda: _be_phone(phone, adb, control, ready)))
     finally:

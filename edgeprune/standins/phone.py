@@ -20,16 +20,15 @@ from typing import Any
 from edgeprune.emulation import static_emulator
 from edgeprune.errors import DeviceError
 from edgeprune.standins import namespace, ssh_keys, supervisor
-from edgeprune.standins.adb_daemon import Settings
+from edgeprune.standins.adb_daemon import CONTROL, READY, Settings
 from edgeprune.standins.android_root import android_root
 from edgeprune.standins.android_state import AndroidState
 from edgeprune.storage import write_whole
 
 NAME = "virtual-phone"
-STATE_FOLDER, CONTROL = "state", "control"
+STATE_FOLDER = "state"
 SHELL_USER = 2000
 """Android's user `shell`, whose rights adb gives."""
-_READY = "daemon.json"
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _TAIL = 2000
@@ -63,7 +62,7 @@ def up(
     program = shutil.which(adb)
     if program is None:
         raise DeviceError(f"{NAME}: the program {adb} is not here", hint="apt install adb")
-    for name in (_READY, CONTROL):
+    for name in (READY, CONTROL):
         (folder / name).unlink(missing_ok=True)
     key = _key(folder, program)
     state = AndroidState(folder / STATE_FOLDER)
@@ -83,14 +82,12 @@ def up(
     port = ssh_keys.free_port()
     server = [program, "-P", str(port), "nodaemon", "server"]
     public = key.with_suffix(".pub").read_text().splitlines()
-    settings = Settings(
-        vars(setting), public, model, str(folder / _READY), str(folder / CONTROL), server, _environment(folder)
-    )
+    words = Settings(vars(setting), public, model, server, _own_environment(folder)).words(folder)
     (folder / supervisor.LOG_FILE).write_text("")
-    supervisor.start(folder / supervisor.RECORD_FILE, folder / supervisor.LOG_FILE, settings.words(), bound_to=bound_to)
+    supervisor.start(folder / supervisor.RECORD_FILE, folder / supervisor.LOG_FILE, words, bound_to=bound_to)
     serial = f"{ssh_keys.HOST}:{_wait_until_ready(folder)}"
-    for words in (["connect", serial], ["-s", serial, "wait-for-device"]):
-        _adb([program, "-P", str(port), *words], folder)
+    for client in (["connect", serial], ["-s", serial, "wait-for-device"]):
+        _adb([program, "-P", str(port), *client], folder)
     device = {"kind": "adb", "adb": program, "server_port": port, "serial": serial, "key": str(key)}
     return write_whole(folder / ssh_keys.DEVICE_FILE, json.dumps(device, indent=1).encode() + b"\n")
 
@@ -146,7 +143,7 @@ def _wait_until_ready(folder: Path) -> int:
     log = folder / supervisor.LOG_FILE
     while True:
         with contextlib.suppress(OSError, ValueError):
-            return int(json.loads((folder / _READY).read_text())["port"])  # half a line is no JSON
+            return int(json.loads((folder / READY).read_text())["port"])  # half a line is no JSON
         if not supervisor.is_running(folder / supervisor.RECORD_FILE):
             raise DeviceError(f"{folder.name} ended at once", detail=supervisor.tail(log))
         if time.monotonic() > deadline:
@@ -169,9 +166,11 @@ def _adb(command: Sequence[str], folder: Path) -> None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """That of an adb server with its own key and log, which looks for no emulator of Android's on this machine."""
-    return {
-        **os.environ, "HOME": str(folder), "TMPDIR": str(folder),
-        "ADB_VENDOR_KEYS": str(folder / ".android" / "adbkey"),
-        "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553", "ADB_MDNS": "0",
-    }  # fmt: skip
+    return {**os.environ, **_own_environment(folder)}
+
+
+def _own_environment(folder: Path) -> dict[str, str]:
+    """For an adb server with its own key and log, which looks for no emulator of Android's on this machine."""
+    key = str(folder / ".android" / "adbkey")
+    own = {"HOME": str(folder), "TMPDIR": str(folder), "ADB_VENDOR_KEYS": key}
+    return {**own, "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553", "ADB_MDNS": "0"}
