@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune import compiling, transport
 from edgeprune.errors import LinkLostError
 from edgeprune.transport import Transport
 
@@ -30,6 +31,13 @@ class DeviceInUse:
     facts: Mapping[str, Any]
     idle_temp_c: float | None
     away: LinkLostError | None = None
+
+
+def why_not(device: DeviceInUse, runtime: str) -> str:
+    """Why a runtime cannot be on a device, by what the device says of itself; "" if it may be."""
+    if device.way.is_this_machine or compiling.is_program(runtime):
+        return ""
+    return transport.why_not(runtime, device.facts)
 
 
 def ranked_cores(facts: Mapping[str, Any]) -> list[int]:

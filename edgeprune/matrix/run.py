@@ -21,7 +21,7 @@ from edgeprune.journal import Journal
 from edgeprune.manifest import Manifest
 from edgeprune.matrix.cache import Cache
 from edgeprune.matrix.cells import cells
-from edgeprune.matrix.device import DeviceInUse
+from edgeprune.matrix.device import DeviceInUse, why_not
 from edgeprune.matrix.device_run import DeviceRun, RunContext
 from edgeprune.matrix.emulated import count_cell
 from edgeprune.matrix.ends import end_of
@@ -138,9 +138,20 @@ class _Run:
                     # an emulator that is missing is no fault of this run
                     self._give_up_all(here, "skipped" if here[0].is_emulated else "failed", told(error))
             reached = {*emulators, *(device.way.name for device in devices)}
-            to_do = [key for key in to_do if key.device in reached]
+            to_do = self._possible(devices, [key for key in to_do if key.device in reached])
             made = self._prepare(keys, to_do)
             self._measure(reach, devices, emulators, keys, to_do, made)
+
+    def _possible(self, devices: Sequence[DeviceInUse], to_do: Sequence[CellKey]) -> list[CellKey]:
+        """The cells whose runtime can be on their device; the others end as skipped."""
+        impossible: dict[tuple[str, str], list[CellKey]] = {}
+        by_name = {device.way.name: device for device in devices}
+        for key in to_do:
+            if key.device in by_name and why_not(by_name[key.device], key.runtime):
+                impossible.setdefault((key.device, key.runtime), []).append(key)
+        for (name, runtime), keys in impossible.items():
+            self._give_up_all(keys, "skipped", why_not(by_name[name], runtime))
+        return [key for key in to_do if (key.device, key.runtime) not in impossible]
 
     # --- preparing ----------------------------------------------------------------------------------------------------
 
@@ -238,7 +249,7 @@ class _Run:
 
     def _give_up_all(self, keys: Sequence[CellKey], status: str, reason: str) -> None:
         """End cells of one cause, told once; finished partners of others, which stand among them, stay as they are."""
-        self._progress.say(f"{status}: every cell on {keys[0].device}: {reason}")
+        self._progress.say(f"{status}: {len(keys)} cells on {keys[0].device}: {reason}")
         for key in keys:
             if not self._memory.is_finished(key):
                 self._memory.append(end_of(self._session_id, key, status=status, reason=reason))
