@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,7 @@ def _run_model(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[npt.N
 
 
 def _run_onnx(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would tell its makers what was run; read once, at import
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

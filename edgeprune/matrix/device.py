@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprune import compiling, transport
+from edgeprune import compiling, profiles, transport
 from edgeprune.errors import LinkLostError
 from edgeprune.transport import Transport
 
@@ -41,8 +41,16 @@ def why_not(device: DeviceInUse, runtime: str) -> str:
 
 
 def ranked_cores(facts: Mapping[str, Any]) -> list[int]:
-    """A device's cores, fastest cluster first; among equals the last first, since the first serve interrupts."""
+    """A device's cores, fastest cluster first; among equals the last first, since the first serve interrupts.
+
+    Where the device tells neither clock nor capacity, its profile says which are the fastest.
+    """
     cores: list[dict[str, Any]] = facts["cores"]
+    if not any(core["capacity"] or core["max_khz"] for core in cores):
+        known = profiles.profiles().get(profiles.recognise(facts) or "")
+        by_profile = known.device.fastest_first if known else []
+        if {core["core"] for core in cores} <= set(by_profile):
+            return [core for core in by_profile if core in {one["core"] for one in cores}]
     ranked = sorted(cores, key=lambda core: (core["capacity"] or 0, core["max_khz"] or 0, core["core"]), reverse=True)
     return [int(core["core"]) for core in ranked]
 

@@ -35,6 +35,7 @@ def board(virtual_pi: Reached) -> Iterator[RemoteTransport]:
         ("-F", "none"),
     )
     with contextlib.closing(RemoteTransport(link)) as way:
+        assert way.acquire(60.0)
         yield way
 
 
@@ -67,6 +68,17 @@ def test_a_worker_on_the_board_has_the_numbers_of_this_machine(
         worker.bind([(input_path, example)])
         (output,) = worker.check(1)
     assert exporting.parity(reference, output) <= PARITY_TOLERANCE
+
+
+def test_clean_leaves_nothing(board: RemoteTransport, virtual_pi: Reached, tmp_path: Path) -> None:
+    """The worker before ran there: neither its files nor those of the packages' makers are left."""
+    (tmp_path / "file").write_text("x")
+    board.push([tmp_path / "file"])
+    ours = "find \"$HOME\" -iname '*edgeprune*' -o -iname '*onnx*'"
+    assert virtual_pi.run(ours).stdout != b""
+    board.clean()
+    left = virtual_pi.run(ours)
+    assert (left.returncode, left.stdout) == (0, b"")
 
 
 def test_a_board_without_python_is_told(board: RemoteTransport) -> None:

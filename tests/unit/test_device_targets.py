@@ -11,7 +11,7 @@ from edgeprune import manifest, transport
 from edgeprune.journal import Journal
 from edgeprune.matrix import spec
 from edgeprune.matrix.cells import cells
-from edgeprune.matrix.device import DeviceInUse, why_not
+from edgeprune.matrix.device import DeviceInUse, ranked_cores, why_not
 from edgeprune.matrix.ends import end_of
 from edgeprune.matrix.manifest import open_manifest
 from edgeprune.matrix.memory import Memory
@@ -95,6 +95,17 @@ def test_runtimes_in_python_are_skipped_where_no_python_is() -> None:
     assert why_not(DeviceInUse(board, (), facts | {"python": "3.11.2"}, None), "onnxruntime") == ""
     here = DeviceInUse(transport.connect("local"), (), facts, None)
     assert why_not(here, "onnxruntime") == ""
+
+
+def test_the_fastest_cores_come_first() -> None:
+    silent = [{"core": core, "max_khz": None, "capacity": None} for core in range(8)]
+    phone = {"machine": "aarch64", "sdk": 29, "model": "MI 9", "cores": silent}
+    assert ranked_cores(phone) == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert ranked_cores(phone | {"cores": silent[:6]}) == [5, 4, 3, 2, 1, 0]
+    told = [one | {"max_khz": 2_000_000 if one["core"] in (0, 1) else 1_000_000} for one in silent]
+    assert ranked_cores(phone | {"cores": told}) == [1, 0, 7, 6, 5, 4, 3, 2]
+    unknown = {"machine": "x86_64", "cores": silent[:2]}
+    assert ranked_cores(unknown) == [1, 0]
 
 
 def test_a_cell_that_was_skipped_for_want_of_python_is_asked_for_again(tmp_path: Path) -> None:
