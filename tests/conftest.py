@@ -42,6 +42,7 @@ TOGETHER = {
     "test_native_runtime.py": "a program with sanitizers",
     "test_reporting_page.py": "a browser",
     "test_board_python.py": STANDINS,
+    "test_fault_campaign.py": STANDINS,
     "test_remote_files.py": STANDINS,
     "test_standin_programs.py": STANDINS,
     "test_standins.py": STANDINS,

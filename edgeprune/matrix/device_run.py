@@ -130,9 +130,10 @@ class DeviceRun:
         said = ""
         while not self._contact.carry_out(self._device.way.acquire, leased=False):
             holder = self._device.way.holder()
-            if holder != said:
+            owner = holder.partition(",")[0]
+            if owner != said:
                 self._contact.say(f"another run is measuring on it ({holder}); waiting until it is free")
-                said = holder
+                said = owner
             self._contact.pause(_LEASE_POLL_SECONDS)
 
     def _cores(self) -> list[int]:

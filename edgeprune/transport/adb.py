@@ -67,6 +67,7 @@ class AdbLink:
         self._key = key
         self._checked: str | None = None
         self._lock = threading.Lock()
+        self._clients: set[subprocess.Popen[bytes]] = set()
 
     def check(self) -> None:
         self._device()
@@ -100,7 +101,9 @@ class AdbLink:
         self._transfer(["pull", remote, str(local.absolute())], f"cannot read {remote}", int(said.stdout))
 
     def close(self) -> None:
-        """Nothing: adb's server is the user's, and stays."""
+        """End the clients that others still wait for; adb's server is the user's, and stays."""
+        for client in list(self._clients):
+            client.kill()
 
     def _transfer(self, words: Sequence[str], failure: str, size: int) -> None:
         patience = TRANSFER_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
@@ -193,9 +196,16 @@ class AdbLink:
 
     def _run(self, command: Sequence[str], seconds: float, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         try:
-            return subprocess.run(
-                command, input=stdin, capture_output=True, timeout=seconds, check=False, start_new_session=True
-            )
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            ) as client:
+                self._clients.add(client)
+                try:
+                    stdout, stderr = client.communicate(stdin, timeout=seconds)
+                finally:
+                    client.kill()
+                    self._clients.discard(client)
+                return subprocess.CompletedProcess(command, client.returncode, stdout, stderr)
         except subprocess.TimeoutExpired:
             hint = "is the phone asleep or the cable loose? adb devices -l; then adb reconnect"
             raise LinkLostError(f"{self.name}: no answer over adb for {seconds:.0f} s", hint=hint) from None

@@ -53,6 +53,10 @@ class FaultyProxy:
             one.close()
         self._open.set()
 
+    def retarget(self, target: int) -> None:
+        """Send new connections to another port of loopback."""
+        self._target = target
+
     def close(self) -> None:
         """End everything."""
         self._ended = True

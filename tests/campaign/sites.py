@@ -1,0 +1,200 @@
+"""The devices of a campaign, and what can be done to them from outside. Start with `Site`.
+
+Nothing here asks edgeprune for anything: links are cut, processes killed and files written behind its back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import psutil
+
+from edgeprune import standins
+from edgeprune.standins import phone
+from tests.contract.faulty_proxy import FaultyProxy
+
+_DISK_BYTES = 96 << 20
+
+
+class Site:
+    """A stand-in that this process started, with the link to it."""
+
+    kind: str
+    inside: str
+    """Where edgeprune's private folder lies on it."""
+
+    def __init__(self) -> None:
+        self.name = self.kind
+        self.folder = standins.folder_of(self.name)
+
+    def processes(self) -> list[psutil.Process]:
+        """What runs on it, its own servers included."""
+        try:
+            top = psutil.Process(json.loads((self.folder / "process.json").read_text())["pid"])
+            return list(top.children(recursive=True))
+        except (OSError, ValueError, psutil.Error):
+            return []
+
+    def private_folder(self) -> Path | None:
+        """Edgeprune's folder on it, seen from here; None where there is none yet."""
+        for process in self.processes():
+            place = Path(f"/proc/{process.pid}/root/{self.inside}")
+            with contextlib.suppress(OSError):
+                if place.is_dir():
+                    return place
+        return None
+
+    def workers(self) -> list[psutil.Process]:
+        """The programs that edgeprune runs on it."""
+        return [process for process in self.processes() if {"serve", "--threads"} <= set(words(process))]
+
+    def leftovers(self) -> list[str]:
+        """What edgeprune has left on it, but for the agent's own files."""
+        left = [" ".join(words(process)) for process in self.processes() if _is_edgeprune_s(process)]
+        place = self.private_folder()
+        for folder in ("pushed", "launches"):
+            with contextlib.suppress(OSError):
+                left += [f"{folder}/{entry}" for entry in os.listdir(place / folder if place else "/nowhere")]
+        return left
+
+    def up(self) -> None: ...
+    def down(self) -> None: ...
+    def cut(self, seconds: float) -> None: ...
+    def reset(self) -> None: ...
+    def restart(self) -> None: ...
+    def fill_disk(self, seconds: float) -> None: ...
+    def server(self) -> list[psutil.Process]:
+        raise NotImplementedError
+
+
+class Pi(Site):
+    """The emulated Pi behind a proxy that cuts and resets."""
+
+    kind, inside = "virtual-pi", "home/pi/.cache/edgeprune-device"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._proxy: FaultyProxy | None = None
+
+    def up(self) -> None:
+        standins.up(self.name, _quiet, disk_bytes=_DISK_BYTES)
+        self._route()
+
+    def down(self) -> None:
+        standins.down(self.name)
+        if self._proxy is not None:
+            self._proxy.close()
+
+    def cut(self, seconds: float) -> None:
+        assert self._proxy is not None
+        self._proxy.cut()
+        time.sleep(seconds)
+        self._proxy.mend()
+
+    def reset(self) -> None:
+        assert self._proxy is not None
+        self._proxy.reset()
+
+    def restart(self) -> None:
+        standins.down(self.name)
+        standins.up(self.name, _quiet, disk_bytes=_DISK_BYTES)
+        self._route()
+
+    def fill_disk(self, seconds: float) -> None:
+        place = self.private_folder()
+        if place is None:
+            return
+        filler = place.parent / "filler"
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(1 << 20))
+        time.sleep(seconds)
+        with contextlib.suppress(OSError):
+            filler.unlink()
+
+    def server(self) -> list[psutil.Process]:
+        return [process for process in self.processes() if "sshd:" in " ".join(words(process))]
+
+    def _route(self) -> None:
+        """Let the way to it lead through the proxy, whose port stays the same over restarts."""
+        path = self.folder / "device.json"
+        device = json.loads(path.read_text())
+        if self._proxy is None:
+            self._proxy = FaultyProxy(device["port"])
+        self._proxy.retarget(device["port"])
+        known = Path(device["known_hosts"])
+        known.write_text(known.read_text().replace(f":{device['port']} ", f":{self._proxy.port} "))
+        path.write_text(json.dumps(device | {"port": self._proxy.port}))
+
+
+class Phone(Site):
+    """The emulated phone, whose daemon misbehaves when told to."""
+
+    kind, inside = "virtual-phone", "data/local/tmp/edgeprune"
+
+    def up(self) -> None:
+        standins.up(self.name, _quiet, disk_bytes=_DISK_BYTES)
+
+    def down(self) -> None:
+        standins.down(self.name)
+
+    def cut(self, seconds: float) -> None:
+        phone.order(self.folder, do="silent", silent=True)
+        time.sleep(seconds)
+        phone.order(self.folder, do="silent", silent=False)
+
+    def reset(self) -> None:
+        phone.order(self.folder, do="drop")
+
+    def restart(self) -> None:
+        phone.reboot(self.folder)
+
+    def fill_disk(self, seconds: float) -> None:
+        phone.order(self.folder, do="disk", free_bytes=1000)
+        time.sleep(seconds)
+        phone.order(self.folder, do="disk", free_bytes=None)
+
+    def server(self) -> list[psutil.Process]:
+        port = str(json.loads((self.folder / "device.json").read_text())["server_port"])
+        return [one for one in psutil.process_iter() if "adb" in " ".join(words(one)[:1]) and _serves(one, port)]
+
+
+SITES: dict[str, type[Site]] = {site.kind: site for site in (Pi, Phone)}
+
+
+def words(process: psutil.Process) -> list[str]:
+    """A process's command line, empty where it has just ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def kill(process: psutil.Process, how: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to a process that may have ended."""
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(how)
+
+
+def remove(place: Path) -> None:
+    """Remove a folder that others may be writing to."""
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _serves(process: psutil.Process, port: str) -> bool:
+    said = words(process)
+    return port in said and "server" in said
+
+
+def _is_edgeprune_s(process: psutil.Process) -> bool:
+    said = " ".join(words(process))
+    return "agent.sh" in said or ("serve" in said and "--threads" in said)
+
+
+def _quiet(_: str) -> None: ...
