@@ -25,12 +25,13 @@ tell() { printf '%s\n' "$1" >>"$launch/spool"; }
 run() {
   usable_id "$1" || usage
   launch=$folder/launches/$1
+  mark_client run "$@"
   shift
   forget_told
   mkdir -p "$folder/launches" && mkdir "$launch" || exit 125
   : >"$launch/spool"
   # shellcheck disable=SC2086 # no setsid is no word, and a shell may be two: busybox sh
-  : | EDGEPRUNE_LAUNCH=$launch $detach ${EDGEPRUNE_SHELL:-sh} "$here/agent.sh" keep "$$" "$@" \
+  : | EDGEPRUNE_CLIENT='' $detach ${EDGEPRUNE_SHELL:-sh} "$here/agent.sh" keep "$$" "$@" \
     >/dev/null 2>"$launch/stderr" &
   owned=true
   serve 1 0
@@ -39,6 +40,7 @@ run() {
 # the launch $1, from line $2 + 1 of its spool on; $3 requests were sent so far
 attach() {
   launch=$folder/launches/$1
+  mark_client attach "$@"
   if ! usable_id "$1" || ! [ -e "$launch/spool" ] || { ! keeper_lives && ! has_exit; }; then
     printf '{"event":"gone"}\n'
     return
@@ -50,6 +52,14 @@ attach() {
   [ "$taken" -le "$3" ] || taken=$3
   printf '{"event":"attached","requests":%s}\n' "$taken"
   serve "$((taken + 1))" "$2"
+}
+
+# start this process anew with the launch in its environment, by which `clean` finds all that it has started
+mark_client() {
+  [ "${EDGEPRUNE_CLIENT:-}" != "$$." ] || return 0
+  export EDGEPRUNE_CLIENT="$$." EDGEPRUNE_LAUNCH="$launch"
+  # shellcheck disable=SC2086 # a shell may be two words: busybox sh
+  exec ${EDGEPRUNE_SHELL:-sh} "$here/agent.sh" "$@"
 }
 
 # whether the launch's `keep` still runs, in this process of that number and no later one; its number in `keeper`
@@ -112,7 +122,14 @@ relay() {
     fi
     number=$((number + 1))
   done
+  exec 3<&-
   printf 'eof %s\n' "$$" >&4
+  # the end of the program ends this too; where its keeper is gone nothing does
+  for _ in 1 2 3 4 5; do
+    sleep 1
+    [ ! -e "$launch/told" ] || exit
+  done
+  for _pid in $(marked "EDGEPRUNE_CLIENT=$EDGEPRUNE_CLIENT"); do kill -KILL "$_pid" 2>/dev/null; done
 }
 
 # --- the side of the program ------------------------------------------------------------------------------------------
