@@ -43,6 +43,7 @@ TOGETHER = {
     "test_reporting_page.py": "a browser",
     "test_board_python.py": STANDINS,
     "test_fault_campaign.py": STANDINS,
+    "test_doctor.py": STANDINS,
     "test_remote_files.py": STANDINS,
     "test_standin_programs.py": STANDINS,
     "test_standins.py": STANDINS,

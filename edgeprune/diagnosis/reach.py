@@ -31,12 +31,17 @@ def look_there(device: Device) -> Iterator[Finding]:
         yield adb_client(device.adb)
     try:
         with contextlib.closing(transport.connect(device)) as way:
-            yield from _visit(device, way)
+            yield from visit(device, way)
     except EdgepruneError as error:
-        yield Finding("blocked", "found", error.message, "", _advice(error))
+        yield Finding("blocked", "reached", error.message, "", _advice(error))
 
 
-def _visit(device: Device, way: Transport) -> Iterator[Finding]:
+def visit(device: Device, way: Transport) -> Iterator[Finding]:
+    """What is found on a device that `way` leads to.
+
+    Raises:
+        TransportError: it cannot be reached.
+    """
     before = time.time()
     facts = way.facts()
     after = time.time()
