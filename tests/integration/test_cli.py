@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 import edgeprune as ep
+from edgeprune.transport import LocalTransport
 
 
 def edgeprune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +55,24 @@ def test_doctor_says_what_was_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert f"torch {torch.__version__.split('+')[0]}" in done.stdout
     assert "FAIL" not in done.stdout
+
+
+def test_devices_clean_leaves_nothing_but_what_a_run_holds(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
+        way = LocalTransport()
+    assert way.acquire()
+    try:
+        (pushed,) = way.push([tmp_path / "file"])
+        held = edgeprune(tmp_path, "devices", "clean", "local")
+        assert (held.returncode, Path(pushed).exists()) == (1, True)
+        assert "not cleaned: local: in use" in held.stdout
+    finally:
+        way.close()
+    done = edgeprune(tmp_path, "devices", "clean", "local")
+    assert (done.returncode, done.stdout) == (0, "clean: local\n")
+    assert not list((tmp_path / "cache").glob("device-local*"))
 
 
 @pytest.mark.parametrize(
