@@ -13,6 +13,8 @@ from pathlib import Path
 from peer_rows import GOAL_EACH, GOAL_MEAN, Row, Unit, best_peer, by_unit, mean_quotient, quotients, read
 from peer_runtimes import OURS, RUNTIMES, TITLES
 
+from edgeprune.transport import LOCAL
+
 PAGE_FILE, LATENCY_FILE = "compile.md", "latency.csv"
 INSTRUCTIONS_FILE, FOOTPRINT_FILE = "instructions.csv", "footprint.csv"
 FORMS = ("dense", "shrunk")
@@ -136,36 +138,44 @@ def _instructions(lines: Sequence[Line]) -> list[str]:
 def _footprint(lines: Sequence[Line]) -> list[str]:
     if not lines:
         return []
-    table = []
-    for line in lines:
-        numbers = {name: int(text) for name, text in line.items() if name.endswith("_bytes")}
-        planned = sum(numbers[f"{part}_bytes"] for part in ("weights", "arena", "workspace"))
-        table.append(
-            [
-                f"{line['network']}, {line['form']}",
-                f"{numbers['weights_bytes'] / 1024:,.0f}",
-                f"{(numbers['program_bytes'] - numbers['weights_bytes']) / 1024:,.0f}",
-                f"{numbers['arena_bytes'] / 1024:,.0f}",
-                f"{numbers['workspace_bytes'] / 1024:,.0f}",
-                f"{numbers['native_rss_bytes'] / 1024:,.0f}",
-                f"{(numbers['native_rss_bytes'] - planned) / 1024:,.0f}",
-                f"{numbers['onnxruntime_rss_bytes'] / 1024:,.0f}",
-            ]
-        )
-    heads = [
-        "network",
-        "weights",
-        "program beyond",
-        "arena",
-        "workspace",
-        "peak resident",
-        "beyond all",
-        "ONNX Runtime",
+    here = [line for line in lines if line["machine"] == LOCAL]
+    elsewhere = [line for line in lines if line["machine"] != LOCAL]
+    heads = ["weights", "program beyond", "arena", "workspace", "peak resident", "beyond all"]
+    parts = ["## Size and memory"]
+    if here:
+        parts += [
+            "Made by `python benchmarks/speed/footprint.py` on this machine, one thread, KB: the static program beyond "
+            "its weights; the planned arena and the most that a kernel borrows; the peak of its process, what of it is "
+            "beyond weights, arena and workspace; the peak of a process of ONNX Runtime with its Python worker.",
+            _table(["network", *heads, "ONNX Runtime"], [[_subject(line), *_sizes(line)] for line in here]),
+        ]
+    if elsewhere:
+        parts += [
+            "The same on other machines, as the kernel there tells it; virtual-pi-vm is a whole emulated one, made by "
+            "`python benchmarks/speed/footprint.py --machine virtual-pi-vm --target rpi4`.",
+            _table(
+                ["network", "machine", "target", *heads],
+                [[_subject(line), line["machine"], line["target"], *_sizes(line)] for line in elsewhere],
+            ),
+        ]
+    return parts
+
+
+def _subject(line: Line) -> str:
+    return f"{line['network']}, {line['form']}"
+
+
+def _sizes(line: Line) -> list[str]:
+    """The numbers of a row, KB; ONNX Runtime's last, where it was run."""
+    numbers = {name: int(text) for name, text in line.items() if name.endswith("_bytes") and text}
+    planned = sum(numbers[f"{part}_bytes"] for part in ("weights", "arena", "workspace"))
+    sizes = [
+        numbers["weights_bytes"],
+        numbers["program_bytes"] - numbers["weights_bytes"],
+        numbers["arena_bytes"],
+        numbers["workspace_bytes"],
+        numbers["native_rss_bytes"],
+        numbers["native_rss_bytes"] - planned,
+        *([numbers["onnxruntime_rss_bytes"]] if "onnxruntime_rss_bytes" in numbers else []),
     ]
-    return [
-        "## Size and memory",
-        "Made by `python benchmarks/speed/footprint.py` on this machine, one thread, KB: the static program beyond its "
-        "weights; the planned arena and the most that a kernel borrows; the peak of its process, what of it is beyond "
-        "weights, arena and workspace; the peak of a process of ONNX Runtime with its Python worker.",
-        _table(heads, table),
-    ]
+    return [f"{size / 1024:,.0f}" for size in sizes]

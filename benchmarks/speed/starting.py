@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from edgeprune.transport import Transport, connect
+from edgeprune.transport import LOCAL, Transport, connect
 
 
 def require(parser: argparse.ArgumentParser, missing: Sequence[str]) -> None:
@@ -16,10 +16,10 @@ def require(parser: argparse.ArgumentParser, missing: Sequence[str]) -> None:
         parser.error(f"needs {', '.join(missing)}: pip install --no-deps {' '.join(missing)}")
 
 
-def acquired(parser: argparse.ArgumentParser) -> Transport:
-    """This machine, on which nothing else of edgeprune measures meanwhile; torch, which prepares, has one thread."""
+def acquired(parser: argparse.ArgumentParser, device: str = LOCAL) -> Transport:
+    """A device, on which nothing else of edgeprune measures meanwhile; torch, which prepares, has one thread."""
     torch.set_num_threads(1)
-    transport = connect("local")
+    transport = connect(device)
     if not transport.acquire():
-        parser.error("another run is measuring on this machine: wait for its end")
+        parser.error(f"another run is measuring on {device}: wait for its end")
     return transport

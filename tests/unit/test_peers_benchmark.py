@@ -169,8 +169,13 @@ def test_instructions_that_moved_are_told(tmp_path: Path) -> None:
 
 def test_memory_beyond_what_was_planned(tmp_path: Path) -> None:
     footprint, page = load("footprint"), load("compile_page")
-    row = footprint.Footprint("resnet20", "dense", 300 * 1024, 200 * 1024, 50 * 1024, 10 * 1024, 400 * 1024, 9 << 20)
-    footprint.write([row], tmp_path / page.FOOTPRINT_FILE)
-    assert footprint.read(tmp_path / page.FOOTPRINT_FILE) == [row]
+    sizes = [size * 1024 for size in (300, 200, 50, 10, 400, 9216)]
+    here = footprint.Footprint("local", "host", "resnet20", "dense", *sizes)
+    there = footprint.Footprint("virtual-pi-vm", "rpi4", "resnet20", "dense", *sizes[:-1], None)
+    assert here.subject != there.subject
+    footprint.write([there, here], tmp_path / page.FOOTPRINT_FILE)
+    assert footprint.read(tmp_path / page.FOOTPRINT_FILE) == [there, here]
     page.write_page(tmp_path)
-    assert "| resnet20, dense | 200 | 100 | 50 | 10 | 400 | 140 | 9,216 |" in (tmp_path / page.PAGE_FILE).read_text()
+    text = (tmp_path / page.PAGE_FILE).read_text()
+    assert "| resnet20, dense | 200 | 100 | 50 | 10 | 400 | 140 | 9,216 |" in text
+    assert "| resnet20, dense | virtual-pi-vm | rpi4 | 200 | 100 | 50 | 10 | 400 | 140 |" in text
