@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeprune import compiling, journal
+from edgeprune import journal
 from edgeprune.journal import Journal
 from edgeprune.matrix.cells import groups, unit
 from edgeprune.measuring import MeasurePlan, throttled_window
@@ -58,9 +58,6 @@ class Memory:
             return end.instructions is not None and key.network in self.networks
         made = self.launches_of(key)
         blocks = {launch.block for launch in made if launch.purpose == "latency"}
-        is_there = compiling.is_program(key.runtime) or key.target == compiling.HOST
-        if end.status == "skipped" and not made and not is_there:
-            return False  # asked for again: what its runtime needs, such as Python, may be on the device now
         complete = blocks >= set(range(self._plan.launches)) and any(one.purpose == "memory" for one in made)
         return end.status == "skipped" or (complete and key.network in self.networks)
 
