@@ -65,9 +65,8 @@ def why_not(runtime: str, facts: Mapping[str, Any]) -> str:
     if profiles.system_of(facts) == "android":
         return f"{runtime} needs Python, which Android has not; the runtime native needs none"
     if not facts.get("python"):
-        return (
-            f"{runtime} needs Python, which is not there (sudo apt-get install python3); the runtime native needs none"
-        )
+        remedy = "sudo apt-get install python3, and measure into another folder with --results DIR"
+        return f"{runtime} needs Python, which is not there: {remedy}; the runtime native needs none"
     if facts.get("machine") not in _WHEEL_MACHINES:
         return f"there are no wheels of {runtime} for {facts.get('machine')}; the runtime native needs none"
     return ""
