@@ -55,6 +55,13 @@ class Net:
             x = self.add("Pad", x, self.constant(np.array([0, 0, 0, 0, 0, 1, 0, 0])), self.constant(np.float32(0)))
         return self.add("Gather", x, self.constant(np.array(channels)), axis=1)
 
+    def split(self, x: str, widths: Sequence[int]) -> list[str]:
+        """Append a split of channels into parts of these widths."""
+        names = [f"v{len(self.nodes)}_{i}" for i in range(len(widths))]
+        inputs = [x, self.constant(np.array(widths))]
+        self.nodes.append(helper.make_node("Split", inputs, names, name=f"split_{len(self.nodes)}", axis=1))
+        return names
+
     def save(self, path: Path, output: str, input_type: int = onnx.TensorProto.FLOAT) -> Path:
         """Write the network whose result is `output`."""
         graph = helper.make_graph(

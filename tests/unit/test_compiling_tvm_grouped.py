@@ -61,3 +61,20 @@ def test_filled_up_groups_read_by_several(tmp_path: Path) -> None:
 def test_each_channel_with_several_filters(tmp_path: Path) -> None:
     net = Net((1, 5, 8, 8))
     check(net, net.conv("x", 5, 15, 3, group=5, pads=[1, 1, 1, 1]), tmp_path)
+
+
+def test_shuffled_and_split_channels(tmp_path: Path) -> None:
+    net = Net((1, 6, 8, 8))
+    both = net.add("Concat", net.conv("x", 6, 9, 1), net.add("Relu", net.conv("x", 6, 9, 3, pads=[1, 1, 1, 1])), axis=1)
+    wide = net.add("Reshape", both, net.constant(np.array([1, 2, 9, 8, 8])))
+    turned = net.add("Transpose", wide, perm=[0, 2, 1, 3, 4])
+    shuffled = net.add("Reshape", turned, net.constant(np.array([1, 18, 8, 8])))
+    left, right = net.split(shuffled, [7, 11])
+    check(net, net.add("Concat", left, net.conv(right, 11, 11, 1), axis=1), tmp_path)
+
+
+def test_a_transpose_that_moves_more_than_channels(tmp_path: Path) -> None:
+    net = Net((1, 6, 8, 8))
+    wide = net.add("Reshape", net.conv("x", 6, 6, 1), net.constant(np.array([1, 6, 4, 2, 8])))
+    turned = net.add("Transpose", wide, perm=[0, 2, 1, 3, 4])
+    check(net, net.add("Reshape", turned, net.constant(np.array([1, 6, 8, 8]))), tmp_path)

@@ -1,4 +1,4 @@
-"""Nodes that only rearrange channels: zero pads, slices, gathers and appended constants become one `ChannelGather`.
+"""Nodes that only rearrange channels become one `ChannelGather`: zero pads, parts, gathers, shuffles, constants behind.
 
 A `ChannelGather` has two attributes: `map`, int64 [C_out], the input channel of each output channel, FILL where it has
 none; and `fill`, float32 [C_out], the constant that stands there, zero elsewhere. Start with `merge_gathers`.
@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeprune.compiling.tvm.graph import Array, Graph, Node, drop_unused
 
+_PART = "SplitPart"
 FILL = -1  # in the map of a ChannelGather: this channel is constant
 
 
@@ -27,8 +28,8 @@ class _Picked(NamedTuple):
 def merge_gathers(graph: Graph) -> Graph:
     """Make one `ChannelGather` of each run of nodes that pad, slice, extend or gather along the channels."""
     uses, producers, nodes = graph.uses(), graph.producers(), []
-    for node in graph.nodes:
-        picked = _picked(node, graph)
+    for node in (part for whole in graph.nodes for part in _parts(whole, graph)):
+        picked = _shuffled(node, graph, producers) if node.op == "Reshape" else _picked(node, graph)
         if picked is not None:
             source, chosen, fill = picked
             inner = producers.get(source)
@@ -42,11 +43,41 @@ def merge_gathers(graph: Graph) -> Graph:
     return drop_unused(replace(graph, nodes=tuple(nodes)))
 
 
+def _parts(node: Node, graph: Graph) -> list[Node]:
+    """A Split of channels as one `ChannelGather` a part; any other node as it is."""
+    shape = graph.shapes.get(node.inputs[0], ()) if node.inputs else ()
+    widths = [graph.shapes.get(name, (0, 0))[1] for name in node.outputs] if len(shape) in (2, 4) else []
+    if node.op != "Split" or node.attrs.get("axis", 0) not in (1, 1 - len(shape)) or sum(widths) != shape[1]:
+        return [node]
+    starts = np.cumsum([0, *widths])
+    maps = [np.arange(start, start + width) for start, width in zip(starts, widths, strict=False)]
+    return [
+        replace(node, op=_PART, outputs=(name,), attrs={"map": chosen})
+        for name, chosen in zip(node.outputs, maps, strict=True)
+    ]
+
+
+def _shuffled(node: Node, graph: Graph, producers: dict[str, Node]) -> _Picked | None:
+    """An image whose channels are put in another order by a Reshape, a Transpose and this Reshape."""
+    transpose = producers.get(node.inputs[0])
+    reshape = producers.get(transpose.inputs[0]) if transpose is not None and transpose.op == "Transpose" else None
+    if transpose is None or reshape is None or reshape.op != "Reshape":
+        return None
+    names = (reshape.inputs[0], reshape.outputs[0], node.outputs[0])
+    given, between, result = (graph.shapes.get(name, ()) for name in names)
+    if len(given) != 4 or len(result) != 4 or (given[0], *given[2:]) != (result[0], *result[2:]):
+        return None
+    numbers = np.arange(np.prod(given)).reshape(given)
+    moved = numbers.reshape(between).transpose(transpose.attrs["perm"]).reshape(result)
+    chosen = moved[0, :, 0, 0] // (given[2] * given[3])
+    return _Picked(names[0], chosen, np.zeros(len(chosen), np.float32)) if (moved == numbers[:, chosen]).all() else None
+
+
 def _picked(node: Node, graph: Graph) -> _Picked | None:
     """What a node rearranges; None for anything else."""
     if node.op == "Concat":
         return _extended(node, graph)
-    rules = {"Gather": _gathered, "Pad": _zero_padded, "Slice": _sliced}
+    rules = {"Gather": _gathered, "Pad": _zero_padded, "Slice": _sliced, _PART: _split_off}
     if node.op not in rules or len(graph.shapes.get(node.inputs[0], ())) not in (2, 4):
         return None
     chosen = rules[node.op](node, graph)
@@ -81,6 +112,12 @@ def _gathered(node: Node, graph: Graph) -> Array | None:
     if picked is None or picked.ndim != 1 or node.attrs.get("axis", 0) != 1:
         return None
     return np.where(picked < 0, picked + channels, picked)
+
+
+def _split_off(node: Node, graph: Graph) -> Array | None:
+    """Which channels a part of a Split takes, as `_parts` has written it."""
+    chosen: Array = node.attrs["map"]
+    return chosen
 
 
 def _sliced(node: Node, graph: Graph) -> Array | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -48,6 +49,11 @@ class Lowering:
     def registers(self) -> int:
         """The target's vector registers."""
         return self.machine.registers
+
+    @cached_property
+    def producers(self) -> dict[str, Node]:
+        """The node that makes each value."""
+        return self.graph.producers()
 
     def constant(self, name: str) -> Array | None:
         """The constant of that name, or None."""

@@ -6,7 +6,7 @@ converter takes the node (see `lower.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from tvm import relax, te
@@ -117,8 +117,11 @@ def _batch_norm(lowering: Lowering, node: Node) -> Value | None:
 
 
 def _channel_gather(lowering: Lowering, node: Node) -> Value | None:
-    image, picked, fill = lowering.stored(node.inputs[0]), node.attrs["map"], node.attrs["fill"]
-    result = _pick(lowering, image, picked, stored_channels(len(picked), lowering.lanes))
+    picked, fill = node.attrs["map"], node.attrs["fill"]
+    images, sources = _channels(lowering, node.inputs[0])
+    stored = stored_channels(len(picked), lowering.lanes)
+    taken = [None if channel == FILL else sources[channel] for channel in picked.tolist()]
+    image = result = rearrange(lowering.builder, images, taken, stored, lowering.lanes)
     if not fill.any():
         return result
     return with_constant(lowering, relax.op.add, result, fill.reshape(-1, 1, 1) if image.rank == 4 else fill)
@@ -211,11 +214,23 @@ def _positions(cut: tuple[int, int, int], size: int) -> tuple[int, int, int]:
 def _concat(lowering: Lowering, node: Node) -> Value | None:
     if not all(lowering.can_store(name) for name in node.inputs):
         return None
-    images = [lowering.stored(name) for name in node.inputs]
-    if any(image.rank != 4 for image in images) or node.attrs["axis"] not in (1, -3):
+    if any(lowering.stored(name).rank != 4 for name in node.inputs) or node.attrs["axis"] not in (1, -3):
         return None
-    sources: list[Source] = [(i, channel) for i, image in enumerate(images) for channel in range(image.channels)]
+    images, sources = _channels_of(lowering, node.inputs)
     return rearrange(lowering.builder, images, sources, stored_channels(len(sources), lowering.lanes), lowering.lanes)
+
+
+def _channels(lowering: Lowering, name: str) -> tuple[list[Stored], list[Source]]:
+    """The images that a value's channels lie in, and where; those of a concatenation before it is made."""
+    node, value = lowering.producers.get(name), lowering.stored(name)
+    joined = node is not None and node.op == "Concat" and value.rank == 4 and node.attrs["axis"] in (1, -3)
+    return _channels_of(lowering, node.inputs if node is not None and joined else (name,))
+
+
+def _channels_of(lowering: Lowering, names: Sequence[str]) -> tuple[list[Stored], list[Source]]:
+    """Images side by side: they, and the image and channel of each channel of theirs."""
+    images = [lowering.stored(name) for name in names]
+    return images, [(i, channel) for i, image in enumerate(images) for channel in range(image.channels)]
 
 
 def _pass(lowering: Lowering, node: Node) -> Value | None:
