@@ -192,36 +192,57 @@ def written_out(schedule: Schedule, update: Any, factor: Factor) -> tirx.PrimFun
     def weights(kh: Any, kw: Any, ic: Any, vector: Any) -> Any:
         return tirx.BufferLoad(weight, [number, kh, kw, *ic, lanes_from(vector * lanes, lanes)])
 
-    def weights_of(kh: Any, kw: Any, ic: Any, vector: Any) -> Any:
-        return weights(kh, kw, [ic], vector)
-
-    def own_channels(kh: Any, kw: Any, row: Any, col: Any, vector: Any) -> Any:
-        return pixel(kh, kw, row, col, lanes_from((number * vectors + vector) * lanes, lanes))
-
-    _, kernel_h, kernel_w, *channels, _ = (int(extent) for extent in weight.shape)
-    tile, kernel = Tile(rows, cols, vectors), (kernel_h, kernel_w)
-    if GROUP in block.annotations:
-        given, made = (int(n) for n in block.annotations[GROUP])
-        start, span = first_channel(vectors * lanes, given, made)(number), lanes // made * given
-
-        def of_group(kh: Any, kw: Any, row: Any, col: Any, channel: Any) -> Any:
-            return pixel(kh, kw, row, col, _behind(start, channel))
-
-        def of_groups(kh: Any, kw: Any, row: Any, col: Any, vector: Any) -> Any:
-            return pixel(kh, kw, row, col, lanes_from(start + vector * span, span))
-
-        if made % lanes == 0:
-            body = reduction(Operands(sum_at, of_group, weights_of), tile, lanes, kernel, given, factor)
-        else:
-            operands = Operands(sum_at, of_groups, weights_of)
-            body = narrow_reduction(operands, tile, lanes, kernel, (given, made), factor)
-    elif channels:
-        body = reduction(Operands(sum_at, pixel, weights_of), tile, lanes, kernel, channels[0], factor)
-    else:
-        body = depthwise_reduction(Operands(sum_at, own_channels, weights), tile, lanes, kernel, factor)
+    given, tile = _Given(sum_at, pixel, weights, number), Tile(rows, cols, vectors)
+    body = _tile_reduced(given, tile, lanes, [int(extent) for extent in weight.shape[1:-1]], block.annotations, factor)
     block = SBlock([], [], [], f"{ACCUMULATE}_written_out", body)
     function = schedule.mod["main"]
     return function.with_body(_replaced(function.body, first.loop_var, SBlockRealize([], True, block)))
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Where the numbers of a scheduled kernel lie: as in `Operands`, channels counted from the image's first.
+
+    `weight` takes the input channel as a list, which is empty where each channel has its own kernel; `number` is the
+    block of filters.
+    """
+
+    sums: Callable[[Any, Any, Any], tuple[Any, list[Any]]]
+    pixel: Callable[[Any, Any, Any, Any, Any], Any]
+    weight: Callable[[Any, Any, Any, Any], Any]
+    number: Any
+
+
+def _tile_reduced(
+    given: _Given, tile: Tile, lanes: int, extents: list[int], annotations: Any, factor: Factor
+) -> tirx.Stmt:
+    """All multiply-adds of one tile; `extents` are the kernel's rows and columns and, but for depthwise, channels."""
+    kernel, block = (extents[0], extents[1]), tile.vectors * lanes
+
+    def weight(kh: Any, kw: Any, ic: Any, vector: Any) -> Any:
+        return given.weight(kh, kw, [ic], vector)
+
+    if len(extents) == 2:
+
+        def own(kh: Any, kw: Any, row: Any, col: Any, vector: Any) -> Any:
+            return given.pixel(kh, kw, row, col, lanes_from((given.number * tile.vectors + vector) * lanes, lanes))
+
+        return depthwise_reduction(Operands(given.sums, own, given.weight), tile, lanes, kernel, factor)
+    if GROUP not in annotations:
+        return reduction(Operands(given.sums, given.pixel, weight), tile, lanes, kernel, extents[2], factor)
+    width, made = (int(n) for n in annotations[GROUP])
+    start, span = first_channel(block, width, made)(given.number), lanes // made * width
+    if made % lanes == 0:
+
+        def of_group(kh: Any, kw: Any, row: Any, col: Any, channel: Any) -> Any:
+            return given.pixel(kh, kw, row, col, _behind(start, channel))
+
+        return reduction(Operands(given.sums, of_group, weight), tile, lanes, kernel, width, factor)
+
+    def of_groups(kh: Any, kw: Any, row: Any, col: Any, vector: Any) -> Any:
+        return given.pixel(kh, kw, row, col, lanes_from(start + vector * span, span))
+
+    return narrow_reduction(Operands(given.sums, of_groups, weight), tile, lanes, kernel, (width, made), factor)
 
 
 def _behind(start: Any, channels: Any) -> Any:

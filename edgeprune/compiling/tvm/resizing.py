@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, te
 
+from edgeprune.compiling.tvm.convolution import FUSABLE
 from edgeprune.compiling.tvm.graph import Array, Node
 from edgeprune.compiling.tvm.layout import Stored
 from edgeprune.compiling.tvm.lower import INJECTIVE, Lowering, Value
@@ -82,7 +83,9 @@ def resize(lowering: Lowering, node: Node) -> Value | None:
         return te.compute((n, len(rows.places), len(cols.places), stored), pixel, name="resize")
 
     arguments = [relax.const(array) for array in (*down_arguments, *across_arguments)]
-    return Stored(lowering.emit(compute, image.value, *arguments, hint="resize", pattern=INJECTIVE), image.channels, 4)
+    # repeated positions may be read by what a convolution adds; weighted ones would be computed again for each reader
+    pattern = FUSABLE if arguments else INJECTIVE
+    return Stored(lowering.emit(compute, image.value, *arguments, hint="resize", pattern=pattern), image.channels, 4)
 
 
 def _scaled(lowering: Lowering, node: Node, shape: tuple[int, int, int, int]) -> list[tuple[int, np.float32]] | None:

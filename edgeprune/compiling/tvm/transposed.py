@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
+from edgeprune.compiling.tvm.convolution import FUSABLE
 from edgeprune.compiling.tvm.graph import Array, Graph, Node
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
-from edgeprune.compiling.tvm.lower import INJECTIVE, Lowering, Value
+from edgeprune.compiling.tvm.lower import Lowering, Value
 
 STEPS = "edgeprune.steps"  # annotation of a block whose value depends on rows and columns modulo these numbers
 
@@ -167,4 +168,4 @@ def interleave(lowering: Lowering, node: Node) -> Value | None:
         return te.compute(shape, pixel, name="interleave", attrs={STEPS: [down, across]})
 
     arguments = [image.value for image in images]
-    return Stored(lowering.emit(compute, *arguments, hint="interleave", pattern=INJECTIVE), channels, 4)
+    return Stored(lowering.emit(compute, *arguments, hint="interleave", pattern=FUSABLE), channels, 4)
