@@ -129,7 +129,11 @@ relay() {
     sleep 1
     [ ! -e "$launch/told" ] || exit
   done
-  for _pid in $(marked "EDGEPRUNE_CLIENT=$EDGEPRUNE_CLIENT"); do kill -KILL "$_pid" 2>/dev/null; done
+  if ! keeper_lives; then
+    for _pid in $(marked "EDGEPRUNE_WORKER=$launch"); do kill -KILL "$_pid" 2>/dev/null; done
+  fi
+  trap '' TERM
+  for _pid in $(marked "EDGEPRUNE_CLIENT=$EDGEPRUNE_CLIENT"); do kill -TERM "$_pid" 2>/dev/null; done
 }
 
 # --- the side of the program ------------------------------------------------------------------------------------------

@@ -120,5 +120,5 @@ def hang_up(client: subprocess.Popen[bytes]) -> None:
     assert client.stdin is not None
     assert client.stdout is not None
     client.stdin.close()
-    client.wait(timeout=10)
+    client.wait(timeout=20)
     client.stdout.close()

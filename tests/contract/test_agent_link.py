@@ -207,3 +207,14 @@ def test_a_program_that_ends_while_the_link_is_away_is_told_as_such(agent: Agent
     with pytest.raises(RemoteError, match="status 9"):
         channel.receive(30)
     channel.stop()
+
+
+def test_a_launch_whose_keeper_was_killed_ends_with_its_link(agent: AgentOf) -> None:
+    client = agent.start("run", "launch", "0", sys.executable, "-c", COUNTING)
+    assert client.stdout is not None
+    assert b"started" in client.stdout.readline()
+    for process in agent.processes():
+        if "keep" in process.cmdline():
+            process.kill()
+    hang_up(client)
+    assert gone(agent.processes(), 10.0)
