@@ -86,6 +86,9 @@ class Campaign:
                     run = self._start(folder)
                 time.sleep(self.dice.uniform(0.2, 2.0))
                 self._strike(run)
+        except BaseException:
+            run.terminate()
+            raise
         finally:
             run.wait()  # what it lacks then, the same command makes
 

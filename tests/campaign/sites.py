@@ -32,6 +32,7 @@ class Site:
     def __init__(self) -> None:
         self.name = self.kind
         self.folder = standins.folder_of(self.name)
+        self._bound_to, self._bond = os.pipe()  # a stand-in lives no longer than this process
 
     def processes(self) -> list[psutil.Process]:
         """What runs on it, its own servers included."""
@@ -83,8 +84,7 @@ class Pi(Site):
         self._proxy: FaultyProxy | None = None
 
     def up(self) -> None:
-        standins.up(self.name, _quiet, disk_bytes=_DISK_BYTES)
-        self._route()
+        self.restart()
 
     def down(self) -> None:
         standins.down(self.name)
@@ -103,7 +103,7 @@ class Pi(Site):
 
     def restart(self) -> None:
         standins.down(self.name)
-        standins.up(self.name, _quiet, disk_bytes=_DISK_BYTES)
+        standins.up(self.name, _quiet, bound_to=self._bound_to, disk_bytes=_DISK_BYTES)
         self._route()
 
     def fill_disk(self, seconds: float) -> None:
@@ -139,7 +139,8 @@ class Phone(Site):
     kind, inside = "virtual-phone", "data/local/tmp/edgeprune"
 
     def up(self) -> None:
-        standins.up(self.name, _quiet, disk_bytes=_DISK_BYTES)
+        standins.down(self.name)
+        standins.up(self.name, _quiet, bound_to=self._bound_to, disk_bytes=_DISK_BYTES)
 
     def down(self) -> None:
         standins.down(self.name)
