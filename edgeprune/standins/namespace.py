@@ -65,6 +65,10 @@ def outside_user() -> int:
     return os.geteuid() or _UNPRIVILEGED
 
 
+def _outside_group() -> int:
+    return os.getegid() if os.geteuid() else _UNPRIVILEGED
+
+
 def enter(setting: Setting, inside: Callable[[], None] | None = None) -> int:
     """Run the command in its setting; its exit status.
 
@@ -75,8 +79,7 @@ def enter(setting: Setting, inside: Callable[[], None] | None = None) -> int:
     Raises:
         OSError: this machine does not allow it; the message says what.
     """
-    user = outside_user()
-    with _helped_by_outside(f"0 {user} 1"), _needing("user namespaces (sysctl user.max_user_namespaces)"):
+    with _helped_by_outside(), _needing("user namespaces (sysctl user.max_user_namespaces)"):
         _call(_LIBC.unshare(_NEW_USER | _NEW_NAMESPACES))
     die_with_parent()
     init = os.fork()
@@ -155,8 +158,9 @@ def _become(user: int) -> None:
 
 
 @contextlib.contextmanager
-def _helped_by_outside(numbers: str) -> Iterator[None]:
+def _helped_by_outside() -> Iterator[None]:
     """Have a process that stays outside say who this process's user is, as soon as the block is left."""
+    user, group = outside_user(), _outside_group()  # in the block this process becomes another user
     ours, theirs = socket.socketpair()
     me, helper = os.getpid(), os.fork()
     if helper == 0:
@@ -166,8 +170,8 @@ def _helped_by_outside(numbers: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 if os.geteuid():
                     Path(f"/proc/{me}/setgroups").write_text("deny")
-                for kind in ("uid_map", "gid_map"):
-                    Path(f"/proc/{me}/{kind}").write_text(numbers)
+                for kind, number in (("uid_map", user), ("gid_map", group)):
+                    Path(f"/proc/{me}/{kind}").write_text(f"0 {number} 1")
                 status = 0
         os._exit(status)
     theirs.close()
@@ -176,7 +180,7 @@ def _helped_by_outside(numbers: str) -> Iterator[None]:
         ours.send(b"1")
     _, status = os.waitpid(helper, 0)
     if status:
-        raise OSError(f"the user's number cannot be mapped ({numbers})")
+        raise OSError(f"user {user} and group {group} cannot be mapped into a user namespace")
 
 
 @contextlib.contextmanager
