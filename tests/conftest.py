@@ -34,6 +34,7 @@ TOGETHER = {
     "test_run.py": MEASURING,
     "test_quickstart.py": MEASURING,
     "test_readme.py": MEASURING,
+    "test_first_device_pages.py": MEASURING,
     "test_cli_shrink.py": "a masked network",
     "test_emulated_cells.py": "a program under emulation",
     "test_exporting.py": "an exported network",
