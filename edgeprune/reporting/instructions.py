@@ -1,4 +1,4 @@
-"""What pruning gains in instructions, from cells of emulated devices: dense, masked and shrunk beside each other.
+"""What pruning gains in instructions, from cells where they were counted: dense, masked and shrunk beside each other.
 
 Such cells have no latency, so that they are in no pair and in no answer. Start with `gains`.
 """
@@ -43,7 +43,7 @@ def gains(results: Results) -> list[InstructionGain]:
     found = []
     for cell in results.cells:
         shrunk, network = cell.end.instructions, cell.key.network
-        if not cell.key.is_emulated or network.variant != "shrunk" or not shrunk:
+        if network.variant != "shrunk" or not shrunk:
             continue
         dense = results.dense(network)
         promised = theoretical_speedup_macs(dense.macs, cell.network.macs) if dense and cell.network else None

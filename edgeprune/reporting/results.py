@@ -102,12 +102,16 @@ class Results:
     @property
     def timed(self) -> tuple[CellResult, ...]:
         """The cells of devices that are timed: all but the emulated ones."""
-        return tuple(cell for cell in self.cells if not cell.key.is_emulated)
+        return tuple(cell for cell in self.cells if self.is_timed(cell.key))
 
     @property
     def counts_instructions(self) -> bool:
         """Whether the matrix names an emulated device."""
-        return any(key.is_emulated for key in (*(cell.key for cell in self.cells), *self.unfinished))
+        return not all(self.is_timed(key) for key in (*(cell.key for cell in self.cells), *self.unfinished))
+
+    def is_timed(self, key: CellKey) -> bool:
+        """Whether the cell's device is a real one: neither emulated by name nor, by its own facts, a stand-in."""
+        return not key.is_emulated and not self.devices.get(key.device, {}).get("emulated")
 
     def dense(self, key: NetworkKey) -> Network | None:
         """The dense network that `key` was pruned from: of the same seed if there is one, else of any."""

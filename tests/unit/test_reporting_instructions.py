@@ -11,9 +11,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from edgeprune.reporting import load, write_report
+from edgeprune.reporting import answer, load, write_report
 from edgeprune.reporting.figures import draw
 from edgeprune.reporting.instructions import gains
+from edgeprune.schema import DeviceFacts
 from tests.unit import sample_run
 
 RATIOS = (0.3, 0.5, 0.7)
@@ -145,3 +146,19 @@ def test_one_cause_is_told_once(tmp_path: Path) -> None:
     assert page.count(reason) == 1
     assert "and 13 more cells: " + reason in page
     assert "emulated" not in report.answer
+
+
+def test_a_stand_in_is_told_of_as_emulated_although_it_was_reached(tmp_path: Path) -> None:
+    """Its cells end skipped, with counts: they are shown, and nobody is told that something went wrong."""
+    facts = sample_run.FACTS | {"emulated": "qemu-user: aarch64 on an x86-64 kernel"}
+    made = [one for one in sample_run.records() if one.kind not in ("launch", "cell")]
+    ends = [
+        end.model_copy(update={"status": "skipped", "reason": "emulated", "key": key, "cell_id": key.cell_id})
+        for end in sample_run.counted()
+        for key in [end.key.model_copy(update={"device": "virtual-pi", "target": "linux-arm64"})]
+    ]
+    there = DeviceFacts(session_id="first", device="virtual-pi", facts=facts)
+    results = load(sample_run.write_run(tmp_path / "run", [*made, there, *ends]))
+    assert not results.timed
+    assert len(gains(results)) == 2 * len(RATIOS)
+    assert answer(results).endswith("nothing is timed.")
