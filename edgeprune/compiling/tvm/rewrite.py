@@ -4,7 +4,7 @@ A shrunk residual network adds tensors that have different channels left, so the
 `Pad` appends a zero channel, or `Concat` constants, and `Gather` picks. `channels.py` makes one node of that,
 `additions.py` one node of the whole addition and the convolution before it. `folding.py` gives batch-norms, and gathers
 that are left, to the convolutions before them. What is left then is copied by `gather.py`. `groups.py` fills up the
-groups of grouped convolutions.
+groups of grouped convolutions, `transposed.py` makes ordinary convolutions of transposed ones.
 """
 
 from __future__ import annotations
