@@ -99,7 +99,9 @@ def _no_answer(results: Results) -> str:
     left = sum(results.is_timed(key) for key in results.unfinished)
     done, wrong = len(results.timed), sum(not cell.ok for cell in results.timed)
     if results.counts_instructions and not left + done:
-        return "There is no answer: on emulated devices numbers are compared and instructions counted; nothing is timed."
+        return (
+            "There is no answer: nothing is timed on emulated devices, only numbers compared and instructions counted."
+        )
     if left:
         return (
             f"There is no answer yet: no masked and shrunk network are both measured; {left} "
