@@ -40,7 +40,8 @@ def android_root(say: Callable[[str], None]) -> Path:
     Raises:
         DeviceError: Debian's packages cannot be had here.
     """
-    return rootfs.made("android", PACKAGES, say, _finish) / "root" / "android"
+    form = [path.read_text() for path in (Path(__file__), *sorted(_HAND_WRITTEN.iterdir()))]
+    return rootfs.made("android", PACKAGES, say, _finish, form) / "root" / "android"
 
 
 def _finish(debian: Path) -> None:

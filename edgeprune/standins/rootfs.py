@@ -57,7 +57,9 @@ def kernel(say: Callable[[str], None]) -> Path:
     return made("kernel", ["linux-image-cloud-arm64"], say, lambda root: None) / "root"
 
 
-def made(name: str, packages: list[str], say: Callable[[str], None], finish: Callable[[Path], None]) -> Path:
+def made(
+    name: str, packages: list[str], say: Callable[[str], None], finish: Callable[[Path], None], form: object = _FORM
+) -> Path:
     """A folder of the cache with packages unpacked in `root`, made if it is not there.
 
     Args:
@@ -65,11 +67,12 @@ def made(name: str, packages: list[str], say: Callable[[str], None], finish: Cal
         packages: Debian's names; what they depend on comes with them.
         say: Told what takes long.
         finish: Does with the unpacked folder what is left to do.
+        form: What `finish` makes of it, as anything that JSON can say: another form is another folder.
 
     Raises:
         DeviceError: Debian's packages cannot be had here.
     """
-    recipe = json.dumps([_FORM, packages, NOT_NEEDED]).encode()
+    recipe = json.dumps([form, packages, NOT_NEEDED]).encode()
     place = cache_folder() / "standins" / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}"
     place.parent.mkdir(parents=True, exist_ok=True)
     with (place.parent / f".{name}.lock").open("w") as lock:
