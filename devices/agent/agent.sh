@@ -56,6 +56,14 @@ read_uptime() {
   now=${uptime%%.*}
 }
 
+# a line in one piece, since several processes write to one file or pipe: Android's shell has no printf of its own, and
+# toybox's writes byte by byte
+if [ "$(command -v print)" = print ]; then
+  say() { print -r -- "$1"; }
+else
+  say() { printf '%s\n' "$1"; }
+fi
+
 # $1 divided by 10 to the power of $2, in `decimal`
 divide() {
   decimal=$1

@@ -158,6 +158,6 @@ reading() {
     read_android_heat
   fi
   judge_throttling
-  printf '{"event":"reading","uptime_s":%s,"temp_c":%s,"clock_hz":%s,"throttled":%s,"throttle_word":%s,"battery":%s}\n' \
-    "$uptime" "$temp" "$clocks" "$throttled" "${word:+\"}${word:-null}${word:+\"}" "$battery"
+  _said="{\"event\":\"reading\",\"uptime_s\":$uptime,\"temp_c\":$temp,\"clock_hz\":$clocks,\"throttled\":$throttled,"
+  say "$_said\"throttle_word\":${word:+\"}${word:-null}${word:+\"},\"battery\":$battery}"
 }

@@ -18,7 +18,7 @@ _LONG=3000                           # longer requests go by file: a pipe takes 
 usable_id() { case $1 in '' | *[!A-Za-z0-9_-]*) return 1 ;; esac; }
 
 # an event of the agent: one line, written in one piece, to the end of the spool
-tell() { printf '%s\n' "$1" >>"$launch/spool"; }
+tell() { say "$1" >>"$launch/spool"; }
 
 # --- the side of the link ---------------------------------------------------------------------------------------------
 
@@ -42,15 +42,15 @@ attach() {
   launch=$folder/launches/$1
   mark_client attach "$@"
   if ! usable_id "$1" || ! [ -e "$launch/spool" ] || { ! keeper_lives && ! has_exit; }; then
-    printf '{"event":"gone"}\n'
+    say '{"event":"gone"}'
     return
   fi
   owned=false
-  if keeper_lives; then printf 'own %s\n' "$$" 1<>"/proc/$keeper/fd/3"; fi
+  if keeper_lives; then say "own $$" 1<>"/proc/$keeper/fd/3"; fi
   taken=0
   [ -e "$launch/taken" ] && taken=$(($(wc -l <"$launch/taken")))
   [ "$taken" -le "$3" ] || taken=$3
-  printf '{"event":"attached","requests":%s}\n' "$taken"
+  say "{\"event\":\"attached\",\"requests\":$taken}"
   serve "$((taken + 1))" "$2"
 }
 
@@ -93,13 +93,14 @@ serve() {
 
 # the lines of the spool to the link
 show() {
+  trap '' PIPE # a link that has gone is a failing word, not the end of this shell before it has ended the tail
   IFS= read -r tail || return
   while IFS= read -r line; do
     case $line in
       "{\"event\":\"taken\",\"by\":$$}") owned=true ;;
       '{"event":"taken",'*) [ "$owned" = false ] || break ;; # before this one's own: an earlier owner, not a later
     esac
-    printf '%s\n' "$line" || break
+    say "$line" 2>/dev/null || break
     case $line in '{"event":"exit",'*) : >"$launch/told" && break ;; esac
   done
   kill -PIPE "$tail" 2>/dev/null # of this death no shell makes words
@@ -112,18 +113,18 @@ relay() {
   exec 4<>"/proc/$line/fd/3" || exit
   while IFS= read -r request <&3; do
     if [ "$request" = '{"op":"alive"}' ]; then
-      printf 'alive %s\n' "$$" >&4
+      say "alive $$" >&4
       continue
     elif [ ${#request} -gt $_LONG ]; then
-      printf '%s\n' "$request" >"$launch/request.$$.$number"
-      printf 'file %s %s\n' "$number" "request.$$.$number" >&4
+      say "$request" >"$launch/request.$$.$number"
+      say "file $number request.$$.$number" >&4
     else
-      printf 'ask %s %s\n' "$number" "$request" >&4
+      say "ask $number $request" >&4
     fi
     number=$((number + 1))
   done
   exec 3<&-
-  printf 'eof %s\n' "$$" >&4
+  say "eof $$" >&4
   # the end of the program ends this too; where its keeper is gone nothing does
   for _ in 1 2 3 4 5; do
     sleep 1
@@ -148,7 +149,7 @@ keep() {
   cd "$folder" || exit 125
   all_cores=$(core_ids)
   [ "$1" = - ] || leave_cores "$1"
-  printf '%s\n' "$$" >"$launch/keeper"
+  say "$$" >"$launch/keeper"
   clerk | work "$@"
 }
 
@@ -198,8 +199,8 @@ clerk() {
 hand_on() {
   [ "$1" -eq $((taken + 1)) ] || return 0
   taken=$1
-  printf '%s\n' "$taken" >>"$launch/taken"
-  printf '%s\n' "$2"
+  say "$taken" >>"$launch/taken"
+  say "$2"
 }
 
 # once a second: is the laptop there? An owner that vanished without a word (killed with all its processes) is given
@@ -214,7 +215,7 @@ listen() {
 stop_worker() {
   [ -z "$stopping" ] || return 0
   stopping=$1
-  printf '%s\n' "$1" >"$launch/stopped"
+  say "$1" >"$launch/stopped"
   [ -z "$worker" ] || end_worker
 }
 
@@ -239,12 +240,12 @@ work() {
   export EDGEPRUNE_WORKER="$launch"
   # its own first line says that it has started, so that none of its others can come before
   # shellcheck disable=SC2016 # for the shell that becomes the program
-  _start='printf "{\"event\":\"started\",\"pid\":%s,\"cores\":%s}\n" $$ "$0" && exec "$@"'
+  _start='echo "{\"event\":\"started\",\"pid\":$$,\"cores\":$0}" && exec "$@"'
   # shellcheck disable=SC2086 # no setsid is no word
   (exec $detach sh -c "$_start" "$pinned" "$@" 3<&- 4<&-) <&4 >>"$launch/spool" &
   worker=$!
   unset EDGEPRUNE_WORKER
-  printf 'worker %s\n' "$worker" >&3
+  say "worker $worker" >&3
   begin_readings "$all_cores"
   pulse &
   pulse=$!
@@ -255,7 +256,7 @@ work() {
   kill -KILL "$pulse" 2>/dev/null
   wait "$pulse" 2>/dev/null # nothing may be written after the last lines
   finish
-  printf 'exit\n' >&3
+  say exit >&3
 }
 
 # every second: a reading, where there is anything to read, and a tick for the clerk
@@ -264,7 +265,7 @@ pulse() {
   has_sensors && sensors=true
   while :; do
     [ $sensors = false ] || reading >>"$launch/spool"
-    printf 'tick\n' >&3
+    say tick >&3
     sleep 1
   done
 }

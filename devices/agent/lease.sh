@@ -64,7 +64,7 @@ change_lease() {
 write_lease() {
   _new=$folder/leases/new.$$
   rm -rf "$_new"
-  mkdir "$_new" && printf '%s\n' "$2" >"$_new/state" || exit 125
+  mkdir "$_new" && say "$2" >"$_new/state" || exit 125
   mv "$_new" "$folder/leases/$1" 2>/dev/null || return 1
   if [ -e "$folder/leases/$1/${_new##*/}" ]; then # mv went into the folder that another had made
     rm -rf "$folder/leases/$1/${_new##*/}"
@@ -100,8 +100,8 @@ governor() {
       _file=$sys/devices/system/cpu/cpu$_id/cpufreq/scaling_governor
       [ -w "$_file" ] || continue
       read_line "$_file"
-      [ -e "$folder/governors/$_id" ] || printf '%s\n' "$line" >"$folder/governors/$_id"
-      { printf '%s\n' "$1" >"$_file"; } 2>/dev/null && _set="$_set${_set:+,}$_id"
+      [ -e "$folder/governors/$_id" ] || say "$line" >"$folder/governors/$_id"
+      { say "$1" >"$_file"; } 2>/dev/null && _set="$_set${_set:+,}$_id"
     done
     if [ -n "$_set" ]; then
       # shellcheck disable=SC2086 # no setsid is no word, and a shell may be two: busybox sh
@@ -122,7 +122,7 @@ restore_governors() {
   for _saved in "$folder"/governors/*; do
     [ -e "$_saved" ] || continue
     read_line "$_saved"
-    { printf '%s\n' "$line" >"$sys/devices/system/cpu/cpu${_saved##*/}/cpufreq/scaling_governor"; } 2>/dev/null
+    { say "$line" >"$sys/devices/system/cpu/cpu${_saved##*/}/cpufreq/scaling_governor"; } 2>/dev/null
     rm -f "$_saved"
   done
   rm -rf "$folder/governors"
