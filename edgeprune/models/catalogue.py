@@ -68,6 +68,14 @@ def entries() -> Mapping[str, ModelEntry]:
         ),
         *(_hrnet(width) for width in (18, 48)),
         ModelEntry(
+            name="segnet",
+            summary="SegNet for segmentation: VGG-16 and its mirror image, joined by the places of maxima",
+            paper="Badrinarayanan et al. 2017, SegNet: a deep convolutional encoder-decoder architecture",
+            input_shape=_CITYSCAPES,
+            factory="edgeprune.models.segnet:build",
+            task="segmentation",
+        ),
+        ModelEntry(
             name="deeplabv3",
             summary="DeepLabv3 of output stride 8 for segmentation, on ResNet-50 or ResNet-101",
             paper="Chen et al. 2017, Rethinking atrous convolution for semantic image segmentation",

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from edgeprune import models
+from edgeprune.models.segnet import unpool
 from tests.unit.outside_masks import randomise
 from tests.unit.outside_networks import _package, torchvision
 
@@ -66,6 +67,15 @@ def test_equal_to_torchvision(
     with torch.inference_mode():
         theirs = source(image)
         assert difference(target(image), theirs["out"] if isinstance(theirs, dict) else theirs) <= TOLERANCE
+
+
+def test_unpooling_equals_torch_s_for_distinct_and_for_equal_numbers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for most in (3, 1000):  # of few whole numbers most windows hold their maximum twice
+        pooled = torch.randint(most, (2, 5, 12, 18), generator=generator).float()
+        smaller, places = nn.functional.max_pool2d(pooled, 2, return_indices=True)
+        values = torch.randn(smaller.shape, generator=generator)
+        assert torch.equal(unpool(values, pooled), nn.functional.max_unpool2d(values, places, 2))
 
 
 @pytest.mark.parametrize("width", [18, 48])

@@ -55,6 +55,8 @@ FIGURES = [
     Published("vgg16_imagenet", 1000, "138"),
     # Sandler et al. 2018, table 4
     Published("mobilenetv2", 1000, "3.4", "0.300", off=0.04),
+    # Badrinarayanan et al. 2017, table 4, 11 classes
+    Published("segnet", 12, "29.45", shape=(3, 32, 32)),
     # Sun et al. 2019, High-resolution representations, table 3, at 1024x2048: counted on a 256th of the pixels
     Published("hrnet48", 19, "65.9", "747.3", off=0.001, shape=(3, 64, 128), scale=256),
 ]
