@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.datasets.registry import DatasetEntry, entry, load, names
+from edgeprune.datasets.registry import DatasetEntry, contents, entry, load, names, require_folder
 
 if TYPE_CHECKING:
     from edgeprune.datasets.record import Dataset
 
-__all__ = ["Dataset", "DatasetEntry", "entry", "load", "names"]
+__all__ = ["Dataset", "DatasetEntry", "contents", "entry", "load", "names", "require_folder"]
 
 
 def __getattr__(name: str) -> Any:

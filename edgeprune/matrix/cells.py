@@ -50,18 +50,20 @@ def networks(spec: MatrixSpec) -> list[PlannedNetwork]:
     """All networks, each once, in the order of the matrix; a dense one stands before those pruned from it."""
     planned: dict[NetworkKey, PlannedNetwork] = {}
     for model in spec.models:
-        recipes = [recipe for entry in spec.prune for recipe in _recipes(entry)]
+        entries = [entry for entry in spec.prune if not entry.models or model.name in entry.models]
+        recipes = [recipe for entry in entries for recipe in _recipes(entry)]
+        dataset = spec.data_of(model).label
         seeds = [recipe.seed for recipe in recipes] or [0]
         if "dense" in spec.variants:
             for seed in seeds:
-                key = NetworkKey(model=model.label, dataset=spec.data, method="", seed=seed, variant="dense")
+                key = NetworkKey(model=model.label, dataset=dataset, method="", seed=seed, variant="dense")
                 planned.setdefault(key, PlannedNetwork(key, model, None))
         for recipe in recipes:
             for variant in spec.variants:
                 if variant != "dense":
                     key = NetworkKey(
                         model=model.label,
-                        dataset=spec.data,
+                        dataset=dataset,
                         method=recipe.label,
                         pruning_ratio=recipe.ratio,
                         seed=recipe.seed,
@@ -106,10 +108,10 @@ def _settings(spec: MatrixSpec, device: str) -> tuple[Sequence[str], Sequence[in
 
 
 def groups(keys: Sequence[CellKey]) -> list[list[CellKey]]:
-    """Cells that run interleaved: one model on one device, runtime, number of threads and batch size."""
-    found: dict[tuple[str, str, str, int, int], list[CellKey]] = {}
+    """Cells that run interleaved: one model of one dataset on one device, runtime, number of threads and batch size."""
+    found: dict[tuple[str, str, str, str, int, int], list[CellKey]] = {}
     for key in keys:
-        place = (key.device, key.network.model, key.runtime, key.threads, key.batch)
+        place = (key.device, key.network.model, key.network.dataset, key.runtime, key.threads, key.batch)
         found.setdefault(place, []).append(key)
     return list(found.values())
 

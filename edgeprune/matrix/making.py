@@ -31,7 +31,7 @@ class Making:
         planned = self._planned[key.network]
         return NetworkJob(
             model=planned.model,
-            dataset=self._spec.data,
+            dataset=self._spec.data_of(planned.model),
             seed=key.network.seed,
             variant=key.network.variant,
             recipe=planned.recipe,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune import datasets, models
 from edgeprune.matrix.cache import fingerprint, versions
-from edgeprune.matrix.spec import ModelSpec
+from edgeprune.matrix.spec import DataSpec, ModelSpec
 from edgeprune.matrix.tasks import NetworkJob
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def load_weights(job: NetworkJob, origin: Path) -> nn.Module:
 
 def dataset_of(job: NetworkJob) -> Dataset:
     """The dataset in the shape that the model needs."""
-    return datasets.load(job.dataset, _input_shape(job.model))
+    return datasets.load(job.dataset.name, _input_shape(job.model), folder=job.dataset.folder)
 
 
 def first_images(dataset: Dataset, batch: int) -> torch.Tensor:
@@ -73,14 +73,22 @@ def weights_ingredients(job: NetworkJob) -> dict[str, Any]:
 def dense_ingredients(job: NetworkJob) -> dict[str, Any]:
     """Everything that decides a trained network's weights."""
     return {
-        "model": job.model.model_dump(mode="json"),
+        "model": job.model.model_dump(mode="json", exclude={"data"}),
         "own_source": _own_source(job.model.name) if job.model.is_users_own else None,
-        "dataset": job.dataset,
+        "dataset": job.dataset.label,
+        "files": _files(job.dataset),
         "seed": job.seed,
         "train": dict(job.train),
         "code": fingerprint("models", "datasets", "training", "matrix/stages.py", "matrix/sources.py"),
         "versions": versions("torch", "scikit-learn"),
     }
+
+
+def _files(data: DataSpec) -> str | None:
+    """What tells one copy of a dataset's files from another, wherever it lies."""
+    if not datasets.entry(data.name).needs_folder:
+        return None
+    return datasets.contents(datasets.require_folder(data.name, data.folder))
 
 
 def _own_source(name: str) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer
 
 from edgeprune import transport
 from edgeprune.errors import MatrixError, UserError, nearest_hint
 from edgeprune.lines import Lines, Place, explain, read
+from edgeprune.matrix.checks import check_lists, check_names
 from edgeprune.measuring import MeasurePlan, plan
 from edgeprune.resources import matrices_folder
 from edgeprune.schema import Variant
@@ -32,10 +33,42 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelSpec(_Strict):
-    """A model by name (`resnet20`), or a user's own `package.module:callable`, with options for its builder."""
+class DataSpec(_Strict):
+    """A dataset by name (`digits`); one that lies in files of the user's with its folder.
+
+    The folder may begin with `~` and hold environment variables (`$CIFAR10`).
+    """
 
     name: str
+    folder: str | None = None
+
+    @model_serializer
+    def _written(self) -> str | dict[str, str]:
+        # a name alone is written as a name, as matrices and manifests always had it
+        return self.name if self.folder is None else {"name": self.name, "folder": self.folder}
+
+    @property
+    def label(self) -> str:
+        """The name in tables: where a copy of a dataset lies does not make it another."""
+        return self.name
+
+
+def data_from_json(written: str | dict[str, str]) -> DataSpec:
+    """A dataset as a matrix or a manifest says it."""
+    return DataSpec.model_validate(_as_named(written))
+
+
+Data = Annotated[DataSpec, BeforeValidator(_as_named)]
+
+
+class ModelSpec(_Strict):
+    """A model by name (`resnet20`), or a user's own `package.module:callable`, with options for its builder.
+
+    With `data` it is trained on that dataset instead of the matrix's.
+    """
+
+    name: str
+    data: Data | None = None
     input_shape: tuple[int, int, int] | None = None
     options: dict[str, str | int | float | bool] = {}
 
@@ -54,8 +87,9 @@ class ModelSpec(_Strict):
 
 
 class PruneSpec(_Strict):
-    """Every combination of the lists is a recipe."""
+    """Every combination of the lists is a recipe; for all models, or for those that `models` names."""
 
+    models: Annotated[list[str], BeforeValidator(_as_list)] = []
     method: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
     ratio: Annotated[list[Annotated[float, Field(ge=0.0, lt=1.0)]], BeforeValidator(_as_list)] = Field(min_length=1)
     seed: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_as_list)] = [0]
@@ -98,7 +132,7 @@ class MatrixSpec(_Strict):
     """The contents of a matrix file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    data: str
+    data: Data
     models: Annotated[list[Annotated[ModelSpec, BeforeValidator(_as_named)]], BeforeValidator(_as_list)] = Field(
         min_length=1
     )
@@ -119,6 +153,10 @@ class MatrixSpec(_Strict):
     def plan(self) -> MeasurePlan:
         """How much is measured."""
         return plan(self.measure)
+
+    def data_of(self, model: ModelSpec) -> DataSpec:
+        """What a model is trained on and given."""
+        return model.data or self.data
 
 
 def find(name: str) -> Path:
@@ -150,8 +188,8 @@ def load(path: Path) -> MatrixSpec:
     except ValidationError as error:
         raise explain(error, lines, _model_at, "benchmarks/matrices/quickstart.yaml") from None
     spec = _with_own_devices(spec, lines)
-    _check_names(spec, lines)
-    _check_lists(spec, lines)
+    check_names(spec, lines)
+    check_lists(spec, lines)
     return spec
 
 
@@ -180,29 +218,9 @@ def _with_own_devices(spec: MatrixSpec, lines: Lines) -> MatrixSpec:
     return spec.model_copy(update={"devices": devices})
 
 
-def _check_lists(spec: MatrixSpec, lines: Lines) -> None:
-    """A name that stands twice would be measured twice; a matrix without cells would measure nothing."""
-    lists: dict[str, Sequence[str | int]] = {
-        "models": [model.label for model in spec.models],
-        "variants": spec.variants,
-        "runtimes": spec.runtimes,
-        "devices": [device.name for device in spec.devices],
-        "threads": spec.threads,
-        "batch": spec.batch,
-    }
-    for key, values in lists.items():
-        for number, value in enumerate(values):
-            if value in values[:number]:
-                raise MatrixError(f"{lines.place((key, number))}: {value!r} is there twice")
-    if not spec.prune and "dense" not in spec.variants:
-        raise MatrixError(
-            f"{lines.place(('variants',))}: nothing to measure: masked and shrunk networks need `prune`",
-            hint="add a recipe such as prune: [{method: l1, ratio: 0.5}], or the variant dense",
-        )
-
-
 def _model_at(where: Place) -> type[BaseModel]:
     names: Mapping[str | int, type[BaseModel]] = {
+        "data": DataSpec,
         "models": ModelSpec,
         "devices": Device,
         "prune": PruneSpec,
@@ -210,53 +228,6 @@ def _model_at(where: Place) -> type[BaseModel]:
         "finetune": TrainSpec,
         "shrink": ShrinkSpec,
     }
+    if "data" in where:
+        return DataSpec
     return names[where[0]] if where else MatrixSpec
-
-
-def _check_names(spec: MatrixSpec, lines: Lines) -> None:
-    """Every name must be known before the first cell runs; no name is looked up by importing a framework."""
-    from edgeprune import compiling, datasets, models, pruning
-
-    def known(what: str, wrong: str, allowed: list[str], where: Place) -> None:
-        if wrong not in allowed:
-            raise MatrixError(f"{lines.place(where)}: unknown {what} {wrong!r}", hint=nearest_hint(wrong, allowed))
-
-    known("dataset", spec.data, datasets.names(), ("data",))
-    for number, model in enumerate(spec.models):
-        if not model.is_users_own:
-            known("model", model.name, models.names(), ("models", number))
-            for option in model.options:
-                known("option", option, sorted(models.entry(model.name).options), ("models", number, "options", option))
-    for number, recipe in enumerate(spec.prune):
-        for place, method in enumerate(recipe.method):
-            known("method", method, pruning.methods(), ("prune", number, "method", place))
-    for number, runtime in enumerate(spec.runtimes):
-        known("runtime", runtime, compiling.runtimes(), ("runtimes", number))
-    for number, device in enumerate(spec.devices):
-        _check_device(spec, device, ("devices", number), lines)
-    try:
-        _ = spec.plan
-    except UserError as error:
-        raise MatrixError(f"{lines.place(('measure',))}: {error.message}", hint=error.hint) from None
-
-
-def _check_device(spec: MatrixSpec, device: Device, where: Place, lines: Lines) -> None:
-    from edgeprune import compiling, emulation
-
-    place = lines.place(where)
-    if emulation.target_of(device.name) is not None:
-        if device.name not in emulation.devices() or device.address:
-            hint = nearest_hint(device.name, emulation.devices())
-            raise MatrixError(f"{place}: unknown device {device.name!r}", hint=hint)
-        if not any(map(compiling.is_program, spec.runtimes)):
-            raise MatrixError(
-                f"{place}: {device.name} counts instructions of static programs, and no runtime makes one",
-                hint="add native to the runtimes",
-            )
-        return
-    try:
-        transport.check(device, transport.names())
-        if device.target:
-            compiling.target(device.target)
-    except UserError as error:
-        raise MatrixError(f"{place}: {error.message}", hint=error.hint) from None

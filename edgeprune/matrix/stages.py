@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from edgeprune.datasets import Dataset
+
 Progress = Callable[[str, float], None]
 
 NETWORK_FILE = "network.json"
@@ -65,7 +67,7 @@ def _dense(cache: Cache, task: Task, progress: Progress) -> Path:
         model, dataset = fresh_model(job), dataset_of(job)
         schedule = replace(training.FROM_SCRATCH, **job.train)
         training.train(model, dataset, schedule, seed=job.seed, progress=_epochs(progress))
-        _keep_weights(folder, model, training.accuracy(model, dataset.test))
+        _keep_weights(folder, model, _right(model, dataset))
 
     return cache.make("dense", dense_ingredients(job), build)
 
@@ -96,7 +98,13 @@ def _prune(job: NetworkJob, recipe: Recipe, dense: Path, progress: Progress, fol
     masked = masks.apply(model)
     schedule = replace(training.FINE_TUNE, **job.finetune)
     training.train(masked, dataset, schedule, seed=recipe.seed, masks=masks, progress=_epochs(progress))
-    _keep_weights(folder, masked, training.accuracy(masked, dataset.test))
+    _keep_weights(folder, masked, _right(masked, dataset))
+
+
+def _right(model: nn.Module, dataset: Dataset) -> float:
+    from edgeprune import training
+
+    return training.accuracy(model, dataset.test, reads_files=dataset.reads_files)
 
 
 def _keep_weights(folder: Path, model: nn.Module, accuracy: float) -> None:
@@ -134,7 +142,7 @@ def _build_network(folder: Path, job: NetworkJob, origin: Path, batch: int, made
     import numpy as np
     import torch
 
-    from edgeprune import counting, exporting, training
+    from edgeprune import counting, exporting
 
     source = load_weights(job, origin)
     dataset = dataset_of(job)
@@ -156,7 +164,7 @@ def _build_network(folder: Path, job: NetworkJob, origin: Path, batch: int, made
         "nonzero_params": counts.nonzero_params,
         "macs": counts.macs,
         "uncounted_ops": counts.uncounted_ops,
-        "accuracy": training.accuracy(model, dataset.test),
+        "accuracy": _right(model, dataset),
         "filters": filters,
         "pruned_filters": pruned,
         "onnx_bytes": onnx_path.stat().st_size,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edgeprune.matrix.cells import Recipe
-from edgeprune.matrix.spec import ModelSpec
+from edgeprune.matrix.spec import DataSpec, ModelSpec, data_from_json
 
 StageName = Literal["dense", "recipe", "network", "artifact"]
 
@@ -17,7 +17,7 @@ class NetworkJob:
     """Everything that decides a network's weights and form; `shrink` holds options of shrunk networks alone."""
 
     model: ModelSpec
-    dataset: str
+    dataset: DataSpec
     seed: int
     variant: str
     recipe: Recipe | None
@@ -81,7 +81,7 @@ def task_to_json(task: Task) -> dict[str, Any]:
     return {
         "stage": task.stage,
         "model": job.model.model_dump(mode="json"),
-        "dataset": job.dataset,
+        "dataset": job.dataset.model_dump(mode="json"),
         "seed": job.seed,
         "variant": job.variant,
         "recipe": None if recipe is None else vars(recipe),
@@ -100,7 +100,7 @@ def task_from_json(work: dict[str, Any]) -> Task:
     recipe = None if work["recipe"] is None else Recipe(**work["recipe"])
     job = NetworkJob(
         ModelSpec.model_validate(work["model"]),
-        work["dataset"],
+        data_from_json(work["dataset"]),
         work["seed"],
         work["variant"],
         recipe,

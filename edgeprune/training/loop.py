@@ -15,19 +15,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import TensorDataset, default_collate
 
 from edgeprune.datasets import Dataset
 from edgeprune.errors import DatasetError, StageError
 from edgeprune.evaluation import in_evaluation_mode
 from edgeprune.pruning import Masks
+from edgeprune.training.batches import Split, evaluation_batches, training_batches
 from edgeprune.training.schedule import FROM_SCRATCH, Schedule, learning_rate
 
-Split = TorchDataset[tuple[torch.Tensor, ...]]
 Weights = dict[str, torch.Tensor]
 PROGRESS_EVERY_S = 0.2
 EVALUATION_BATCH = 128
+EVALUATION_PIXELS = 128 * 3 * 224 * 224
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,8 @@ def train(
     weights. The caller's own random state is left as it was.
 
     Args:
-        model: float32 [N, C, H, W] -> float32 [N, classes]; trained on the device where its weights are.
+        model: float32 [N, C, H, W] -> float32 [N, classes] or, for segmentation, [N, classes, H, W]; trained on the
+            device where its weights are.
         dataset: Train and validation splits are used, the test split is not.
         schedule: How long and how fast.
         seed: Of the order of images, the shifts and any dropout.
@@ -121,7 +121,7 @@ def train(
         torch.manual_seed(seed)
         while state.epoch < schedule.epochs:
             _run_epoch(state, dataset, schedule, masks, watch)
-            reached = accuracy(model, dataset.validation)
+            reached = accuracy(model, dataset.validation, reads_files=dataset.reads_files)
             watch.epoch_ended(reached)
             if reached >= state.best_accuracy:
                 state.gained_epoch = state.epoch if reached > state.best_accuracy else state.gained_epoch
@@ -140,19 +140,24 @@ def train(
     )
 
 
-def accuracy(model: nn.Module, split: Split) -> float:
-    """Share of a split's images (0 to 1) whose highest score is their label's; each module's mode is kept."""
+def accuracy(model: nn.Module, split: Split, *, reads_files: bool = False) -> float:
+    """Share of a split's images (0 to 1) whose highest score is their label's; each module's mode is kept.
+
+    For segmentation the share of pixels, without those whose label is below 0 (ignored).
+    """
     device = _device(model)
     count = len(split)  # type: ignore[arg-type]
     if count == 0:
         raise DatasetError("accuracy of a split without images", hint="give a split with at least one image")
-    right = 0
+    right = counted = 0
+    # images of this many pixels take as much memory as a batch of the small ones does
+    size = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // split[0][0].numel()))
     with in_evaluation_mode(model), torch.inference_mode():
-        for start in range(0, count, EVALUATION_BATCH):
-            images, labels = _batch(split, torch.arange(start, min(start + EVALUATION_BATCH, count)))
-            scores = model(images.to(device))
-            right += int((scores.argmax(1) == labels.to(device)).sum())
-    return right / count
+        for images, labels in evaluation_batches(split, size, reads_files):
+            labels = labels.to(device)
+            right += int((model(images.to(device)).argmax(1) == labels).sum())
+            counted += int((labels >= 0).sum())
+    return right / counted if counted else 0.0
 
 
 def _start(model: nn.Module, schedule: Schedule, seed: int) -> LoopState:
@@ -171,12 +176,12 @@ def _run_epoch(state: LoopState, dataset: Dataset, schedule: Schedule, masks: Ma
     order = torch.randperm(count, generator=state.random)
     total = 0.0
     state.model.train()
-    for batch, chosen in enumerate(torch.split(order, schedule.batch_size)):
+    chosen = torch.split(order, schedule.batch_size)
+    made = training_batches(dataset.train, chosen, schedule.shift, state.random, dataset.reads_files)
+    for batch, (images, labels) in enumerate(made):
         rate = learning_rate(schedule, state.epoch * batches + batch, schedule.epochs * batches)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        images, labels = _batch(dataset.train, chosen)
-        images = shift_images(images, schedule.shift, state.random)
         state.optimizer.zero_grad(set_to_none=True)
         scores = state.model(images.to(device))
         loss = functional.cross_entropy(scores, labels.to(device), label_smoothing=schedule.label_smoothing)
@@ -190,32 +195,10 @@ def _run_epoch(state: LoopState, dataset: Dataset, schedule: Schedule, masks: Ma
                 f"training: the loss is {value} in epoch {state.epoch + 1}, batch {batch + 1} of {batches}",
                 hint=f"lower the learning rate (peak_rate is {schedule.peak_rate}) or look for NaN in the data",
             )
-        total += value * len(chosen)
+        total += value * len(images)
         watch.batch_done(state.epoch + 1, schedule.epochs, batch + 1, batches, value)
     state.epoch += 1
     state.losses.append(total / count)
-
-
-def shift_images(images: torch.Tensor, most: int, random: torch.Generator) -> torch.Tensor:
-    """Move each image of [N, C, H, W] by its own whole number of pixels in -most .. most, edges repeated."""
-    if most == 0:
-        return images
-    count, _, height, width = images.shape
-    offsets = torch.randint(-most, most + 1, (2, count, 1), generator=random)
-    rows = (torch.arange(height) + offsets[0]).clamp(0, height - 1)
-    columns = (torch.arange(width) + offsets[1]).clamp(0, width - 1)
-    which = torch.arange(count).view(-1, 1, 1)
-    # indices on both sides of the channel slice put the channels last
-    return images[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
-
-
-def _batch(split: Split, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and labels at the chosen places; a TensorDataset is indexed at once, others image by image."""
-    if isinstance(split, TensorDataset):
-        images, labels = split.tensors[0][chosen], split.tensors[1][chosen]
-    else:
-        images, labels = default_collate([split[int(place)] for place in chosen])
-    return images, labels
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -88,6 +88,13 @@ def test_an_emulated_device_without_programs_is_refused(tmp_path: Path) -> None:
         (("measure: quick", "shrink: {align: 12}"), 7, ["12 is not allowed", "allowed: 8, 16"]),
         (("measure: quick", "shrink: gather"), 7, ["shrink is a mapping of keys", "allowed: additions, align"]),
         (("measure: quick", "shrink: drop"), 7, ["shrink", "'drop'"]),
+        (("data: digits", "data: {name: cifar10}"), 2, ["no folder is named", "folder: FOLDER"]),
+        (("data: digits", "data: {name: cifar10, folder: $NOT_SET}"), 2, ["no folder $NOT_SET", "set that variable"]),
+        (("data: digits", "data: {name: digits, folder: /tmp}"), 2, ["digits lies in no folder"]),
+        (("data: digits", "data: {name: digits, foldr: /tmp}"), 2, ["unknown key 'foldr'", "did you mean folder?"]),
+        (("[lenet5]", "[{name: lenet5, data: digit}]"), 3, ["unknown dataset 'digit'", "did you mean digits?"]),
+        (("data: digits", "data: shapes"), 3, ["lenet5 is for classification, shapes for segmentation"]),
+        (("{method: [l1, l2]", "{models: lenet, method: [l1]"), 5, ["unknown model of this matrix 'lenet'"]),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, change: tuple[str, str], line: int, words: list[str]) -> None:
@@ -180,3 +187,25 @@ def test_the_options_of_shrinking_are_those_of_shrink(tmp_path: Path) -> None:
     for option, values in allowed.items():
         choices = get_args(get_args(spec.ShrinkSpec.model_fields[option].annotation)[0])
         assert set(choices) == set(values)
+
+
+def test_a_model_may_have_its_own_data_and_its_own_recipes(tmp_path: Path) -> None:
+    text = GOOD.replace("[lenet5]", "[lenet5, {name: vgg16, data: synthetic}]").replace(
+        "  - {method: [l1, l2]",
+        "  - {models: vgg16, method: random, ratio: 0.25}\n  - {models: [lenet5], method: [l1, l2]",
+    )
+    found = load(tmp_path, text)
+    keys = [network.key for network in networks(found)]
+    assert {(key.model, key.dataset) for key in keys} == {("lenet5", "digits"), ("vgg16", "synthetic")}
+    assert {(key.model, key.method) for key in keys if key.method} == {
+        ("lenet5", "l1"), ("lenet5", "l2"), ("vgg16", "random"),
+    }  # fmt: skip
+    assert found.model_dump(mode="json")["data"] == "digits"
+    assert all(len({key.network.dataset for key in group}) == 1 for group in groups(cells(found)))
+
+
+def test_the_same_model_on_two_datasets_is_two_groups(tmp_path: Path) -> None:
+    text = GOOD.replace("[lenet5]", "[lenet5, {name: lenet5, data: synthetic}]")
+    assert [{key.network.dataset for key in group} for group in groups(cells(load(tmp_path, text)))] == [
+        {"digits"}, {"synthetic"},
+    ]  # fmt: skip

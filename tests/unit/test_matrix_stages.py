@@ -37,7 +37,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NetworkJob:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     model = spec.ModelSpec(name="tiny_for_stages:build", input_shape=(1, 8, 8))
-    return NetworkJob(model, "digits", 0, "shrunk", RECIPE, {"epochs": 1}, {"epochs": 1})
+    return NetworkJob(model, spec.DataSpec(name="digits"), 0, "shrunk", RECIPE, {"epochs": 1}, {"epochs": 1})
 
 
 def silent(_text: str, _fraction: float) -> None:
