@@ -1,7 +1,8 @@
-"""Masks: which filters of which layers are kept. Start with `Masks.apply`.
+"""Masks: which filters of which layers are kept, or which weights. Start with `Masks.apply`.
 
 A masked filter has all its weights and its bias at zero; shapes stay. A batch-norm that follows a pruned layer may
 have an entry of its own: its scale and shift are zeroed with the filter's, so that the channel is zero behind it too.
+A mask of the weight's own shape zeroes single weights and leaves the bias; a filter counts as pruned if all of it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import ModelError, UserError
 from edgeprune.storage import write_whole
@@ -29,6 +31,8 @@ FACTS_KEY = "edgeprune"
 @dataclass(frozen=True)
 class Masks(Mapping[str, torch.Tensor]):
     """A frozen mapping from a layer's name to bool [C_out]: True for filters that are kept.
+
+    Masks of unstructured methods are bool of the weight's shape instead: True for weights that are kept.
 
     Args:
         kept: The masks.
@@ -46,15 +50,16 @@ class Masks(Mapping[str, torch.Tensor]):
 
     def __post_init__(self) -> None:
         for name, mask in self.kept.items():
-            if mask.dtype != torch.bool or mask.dim() != 1:
+            if mask.dtype != torch.bool or mask.dim() == 0:
                 raise UserError(
-                    f"mask of {name} is {mask.dtype} {list(mask.shape)}", hint="a mask is bool [C_out], True for kept"
+                    f"mask of {name} is {mask.dtype} {list(mask.shape)}",
+                    hint="a mask is bool [C_out] or of the weight's shape, True for kept",
                 )
         object.__setattr__(self, "kept", MappingProxyType({k: v.detach().cpu().clone() for k, v in self.kept.items()}))
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """The mask of a layer, bool [C_out]: the one that is stored, so read it and do not write to it."""
+        """The mask of a layer, bool [C_out] or of its weight's shape: the stored one, not to be written to."""
         return self.kept[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -74,7 +79,8 @@ class Masks(Mapping[str, torch.Tensor]):
         )
 
     def __hash__(self) -> int:
-        return hash((self.batchnorms, tuple((name, tuple(mask.tolist())) for name, mask in sorted(self.kept.items()))))
+        masks = ((name, mask.shape, mask.numpy().tobytes()) for name, mask in sorted(self.kept.items()))
+        return hash((self.batchnorms, tuple(masks)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # read-only views cannot be pickled; the plain dicts behind them can
@@ -83,12 +89,12 @@ class Masks(Mapping[str, torch.Tensor]):
     @property
     def filters(self) -> int:
         """Filters of all layers with a mask."""
-        return sum(mask.numel() for name, mask in self.kept.items() if name not in self.batchnorms)
+        return sum(len(mask) for name, mask in self.kept.items() if name not in self.batchnorms)
 
     @property
     def pruned_filters(self) -> int:
-        """Filters that are masked."""
-        return sum(int((~mask).sum()) for name, mask in self.kept.items() if name not in self.batchnorms)
+        """Filters that are masked, all of each."""
+        return sum(int((~_filters(mask)).sum()) for name, mask in self.kept.items() if name not in self.batchnorms)
 
     @property
     def ratio(self) -> float:
@@ -118,6 +124,9 @@ class Masks(Mapping[str, torch.Tensor]):
         with torch.no_grad():
             for name, mask in self.kept.items():
                 weight, bias = _parameters(model, name, mask)
+                if mask.dim() > 1:
+                    weight.mul_(mask.to(weight.device))
+                    continue
                 gone = (~mask).nonzero().flatten().to(weight.device)
                 weight.index_fill_(0, gone, 0.0)
                 if bias is not None:
@@ -147,6 +156,11 @@ class Masks(Mapping[str, torch.Tensor]):
             ) from error
 
 
+def _filters(mask: torch.Tensor) -> torch.Tensor:
+    """bool [C_out]: filters of which anything is kept."""
+    return mask if mask.dim() == 1 else mask.flatten(1).any(1)
+
+
 def _parameters(model: nn.Module, name: str, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Weight and bias of a layer that has as many filters as the mask."""
     try:
@@ -157,15 +171,21 @@ def _parameters(model: nn.Module, name: str, mask: torch.Tensor) -> tuple[torch.
             hint="masks belong to the model that they were made for",
         ) from None
     weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-    known = isinstance(layer, nn.Conv2d | nn.Linear | _BatchNorm) and isinstance(weight, torch.Tensor)
+    kinds = (nn.Conv2d, nn.Linear, _BatchNorm) if mask.dim() == 1 else (_ConvNd, nn.Linear)
+    known = isinstance(layer, kinds) and isinstance(weight, torch.Tensor)
     if not known or not isinstance(weight, torch.Tensor):
         raise ModelError(
             f"mask for {name!r}: a {type(layer).__name__} has no filters to mask",
             hint="masks are for Conv2d, Linear and batch-norm layers with weights",
         )
-    if weight.shape[0] != mask.numel():
+    if mask.dim() > 1 and weight.shape != mask.shape:
         raise ModelError(
-            f"mask for {name!r} has {mask.numel()} entries, the layer {weight.shape[0]} filters",
+            f"mask for {name!r} is {list(mask.shape)}, the layer's weight {list(weight.shape)}",
+            hint="masks belong to the model that they were made for",
+        )
+    if weight.shape[0] != len(mask):
+        raise ModelError(
+            f"mask for {name!r} has {len(mask)} entries, the layer {weight.shape[0]} filters",
             hint="masks belong to the model that they were made for",
         )
     return weight, bias

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ModelError, UnknownNameError, UserError, WeightsError
-from edgeprune.pruning.criteria import criterion, methods
+from edgeprune.pruning.criteria import criterion, entry, methods
 from edgeprune.pruning.criteria.context import ScoreContext
 from edgeprune.pruning.masks import Masks
 from edgeprune.pruning.sites import Site, find_sites
+from edgeprune.pruning.weights import mask_weights
 
 Scope = Literal["local", "global"]
 BatchNormRule = Literal["mask", "keep"]
@@ -39,7 +40,9 @@ def prune(
     Args:
         model: Any module that torch.fx can follow.
         example_inputs: One input, or a tuple of them, for criteria that run the model.
-        method: A criterion, one of `methods()`.
+        method: A criterion, one of `methods()`. "magnitude" is unstructured: single weights of every convolution and
+            linear layer go, `ratio` is a share of weights, and `scope` says whose standard deviation makes the
+            threshold, the layer's or the network's; the masks' facts tell the factor.
         ratio: Fraction of the candidates' filters to remove, in [0, 1). Rounded to whole filters, halves up; at least
             one filter of each layer stays.
         data: Batches (images, labels) for criteria that look at data.
@@ -67,6 +70,10 @@ def prune(
     if not 0.0 <= ratio < 1.0:
         raise UserError(f"pruning ratio is {ratio}", hint="a fraction of the filters in [0, 1), such as 0.5")
     inputs = _as_tuple(example_inputs)
+    facts: dict[str, Any] = {"method": method, "ratio": ratio, "seed": seed, "scope": scope, "batchnorm": batchnorm}
+    if entry(method).function is None:
+        single, factor = mask_weights(model, ratio, layer_wise=scope == "local")
+        return Masks(single, facts=facts | {"factor": factor})
     sites = find_sites(model)
     scores = _score(model, sites, method, inputs, data, seed)
     gone = _local(scores, ratio) if scope == "local" else _global(scores, ratio)
@@ -77,7 +84,6 @@ def prune(
         if batchnorm == "mask" and site.batchnorm is not None:
             kept[site.batchnorm] = ~gone[site.layer]
             batchnorms.add(site.batchnorm)
-    facts: dict[str, Any] = {"method": method, "ratio": ratio, "seed": seed, "scope": scope, "batchnorm": batchnorm}
     return Masks(kept, frozenset(batchnorms), facts)
 
 

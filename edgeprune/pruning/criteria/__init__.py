@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CriterionEntry:
-    """What is known of a criterion before it is used: its name, one line for lists, its paper, "module:function"."""
+    """What is known of a criterion before it is used: its name, one line for lists, its paper, "module:function".
+
+    One without a function scores no filters: it masks single weights (`pruning/weights.py`).
+    """
 
     name: str
     summary: str
     paper: str
-    function: str
+    function: str | None
 
 
 def _entries() -> Mapping[str, CriterionEntry]:
@@ -55,6 +58,12 @@ def _entries() -> Mapping[str, CriterionEntry]:
             "Mittal et al. 2018, Recovering from random pruning",
             f"{here}.random:scores",
         ),
+        CriterionEntry(
+            "magnitude",
+            "unstructured: weights below a factor times the standard deviation; the ratio is of weights",
+            "Han et al. 2015, Learning both weights and connections, with the threshold of pruning_mini_project, I.A",
+            None,
+        ),
     ]
     return MappingProxyType({one.name: one for one in entries})
 
@@ -66,7 +75,7 @@ def methods() -> list[str]:
     """The criteria that can be named.
 
     >>> methods()
-    ['l1', 'l2', 'random']
+    ['l1', 'l2', 'random', 'magnitude']
     """
     return list(_ENTRIES)
 
@@ -79,6 +88,9 @@ def entry(name: str) -> CriterionEntry:
 
 
 def criterion(name: str) -> Scores:
-    """The scoring function of a criterion; UnknownNameError if there is none."""
-    module, _, function = entry(name).function.partition(":")
+    """The scoring function of a criterion; UnknownNameError if there is none, or if it scores no filters."""
+    written = entry(name).function
+    if written is None:
+        raise UnknownNameError("criterion of filters", name, [one for one in _ENTRIES if _ENTRIES[one].function])
+    module, _, function = written.partition(":")
     return cast("Scores", getattr(importlib.import_module(module), function))
