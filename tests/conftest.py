@@ -48,6 +48,7 @@ TOGETHER = {
     "test_doctor.py": STANDINS,
     "test_remote_files.py": STANDINS,
     "test_standin_programs.py": STANDINS,
+    "test_governor.py": STANDINS,
     "test_standins.py": STANDINS,
     "test_virtual_phone.py": STANDINS,
     "test_adb.py": STANDINS,

@@ -119,10 +119,14 @@ def _unit_is_done(step: Step, cell_ids: Sequence[str], launches: Mapping[str, Se
 
 
 def _push(bench: Bench, work: CellWork) -> Deployed:
-    """A cell's files on the device: pushed the first time, and anew when it was away, since it may have lost them."""
+    """A cell's files on the device: pushed the first time, and anew when it was away, since it may have lost them.
+
+    The clock that it runs at may have been lost in the same way.
+    """
     if work.deployed is None or work.deployed_at != bench.contact.absences:
         bench.tell(work.key, "copying")
         work.deployed, work.deployed_at = work.deploy(), bench.contact.absences
+        bench.contact.way.raise_clock()
     return work.deployed
 
 

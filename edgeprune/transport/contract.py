@@ -48,6 +48,16 @@ class Transport(Protocol):
             LeaseLostError: another run has taken it, or it could not be renewed in time.
         """
 
+    def raise_clock(self) -> list[int]:
+        """Have the governor `performance` keep the clock up for as long as this run holds the device.
+
+        Only where the device lets this user, and what was set before is put back however the run ends. This machine's
+        is left to its owner. Returns the cores that it was set on.
+
+        Raises:
+            TransportError: the device does not answer.
+        """
+
     def push(self, sources: Sequence[Path]) -> list[str]:
         """Copy files that belong together into one private folder on the device, named by their content.
 
