@@ -43,6 +43,7 @@ TOGETHER = {
     "test_native_runtime.py": "a program with sanitizers",
     "test_reporting_page.py": "a browser",
     "test_board_python.py": STANDINS,
+    "test_clock_jump.py": STANDINS,
     "test_device_run.py": STANDINS,
     "test_fault_campaign.py": STANDINS,
     "test_doctor.py": STANDINS,
