@@ -113,8 +113,11 @@ class DeviceRun:
                 else:
                     self._measure_all()
         except (DeviceGivenUpError, DeviceError) as error:  # what concerns one cell alone has ended that cell already
-            for key in self._left():
-                self._end(end_of(self._context.session_id, key, status="failed", reason=told(error)))
+            left = self._left()
+            self._contact.say(f"given up with {len(left)} cells left: {told(error)}")
+            for key in left:
+                record = end_of(self._context.session_id, key, status="failed", reason=told(error))
+                self._context.memory.append(record)
         self._device.way.close()
 
     def abort(self) -> None:

@@ -107,7 +107,7 @@ class Lease:
     def _renew_once(self) -> None:
         with self._lock:
             if not self._asked("renew"):
-                self._lost_to = self._holder or "another run"
+                self._lost_to = self._holder.partition(",")[0] or "another run"
 
     def _asked(self, word: str) -> bool:
         began = time.monotonic()
