@@ -3,6 +3,7 @@
 A masked filter has all its weights and its bias at zero; shapes stay. A batch-norm that follows a pruned layer may
 have an entry of its own: its scale and shift are zeroed with the filter's, so that the channel is zero behind it too.
 A mask of the weight's own shape zeroes single weights and leaves the bias; a filter counts as pruned if all of it is.
+Methods that train, or mend what is left, bring new values of parameters along; `apply` puts them in before it masks.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from edgeprune.errors import ModelError, UserError
 from edgeprune.storage import write_whole
 
 FACTS_KEY = "edgeprune"
+_REPLACED = "replaced/"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Masks(Mapping[str, torch.Tensor]):
         kept: The masks.
         batchnorms: Those of the names that are batch-norms; their entries follow a layer's and count no filters.
         facts: How the masks were made (method, ratio, seed ...), anything that JSON can hold.
+        replaced: New values of parameters and buffers, by their name in the state dict: all of them if the method
+            trained the network, some if it mended them, none if it only chose.
 
     >>> masks = Masks({"conv1": torch.tensor([True, False, True, True])})
     >>> masks.filters, masks.pruned_filters, masks.ratio
@@ -47,6 +51,7 @@ class Masks(Mapping[str, torch.Tensor]):
     kept: Mapping[str, torch.Tensor]
     batchnorms: frozenset[str] = frozenset()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    replaced: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, mask in self.kept.items():
@@ -55,7 +60,8 @@ class Masks(Mapping[str, torch.Tensor]):
                     f"mask of {name} is {mask.dtype} {list(mask.shape)}",
                     hint="a mask is bool [C_out] or of the weight's shape, True for kept",
                 )
-        object.__setattr__(self, "kept", MappingProxyType({k: v.detach().cpu().clone() for k, v in self.kept.items()}))
+        object.__setattr__(self, "kept", _frozen(self.kept))
+        object.__setattr__(self, "replaced", _frozen(self.replaced))
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -84,7 +90,7 @@ class Masks(Mapping[str, torch.Tensor]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # read-only views cannot be pickled; the plain dicts behind them can
-        return (type(self), (dict(self.kept), self.batchnorms, dict(self.facts)))
+        return (type(self), (dict(self.kept), self.batchnorms, dict(self.facts), dict(self.replaced)))
 
     @property
     def filters(self) -> int:
@@ -102,16 +108,24 @@ class Masks(Mapping[str, torch.Tensor]):
         return self.pruned_filters / self.filters if self.filters else 0.0
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """A copy of the model with its masked filters zeroed; the model is not changed.
+        """A copy of the model with replaced values put in and masked filters zeroed; the model is not changed.
 
         Raises:
-            ModelError: The model has no such layer, or the layer has another number of filters.
+            ModelError: The model has no such layer or parameter, or it has another shape.
 
         >>> masks = Masks({"0": torch.tensor([True, False])})
         >>> int(masks.apply(nn.Sequential(nn.Linear(3, 2)))[0].weight[1].count_nonzero())
         0
         """
         masked = copy.deepcopy(model)
+        state = masked.state_dict()
+        for name, value in self.replaced.items():
+            if name not in state or state[name].shape != value.shape:
+                raise ModelError(
+                    f"{type(model).__name__} has no {name!r} of shape {list(value.shape)} to replace",
+                    hint="masks belong to the model that they were made for",
+                )
+            state[name].copy_(value)
         self.hold(masked)
         return masked
 
@@ -140,20 +154,27 @@ class Masks(Mapping[str, torch.Tensor]):
         """
         # one key, because safetensors keeps no order among several
         header = {"batchnorms": sorted(self.batchnorms), "facts": dict(self.facts)}
-        return write_whole(Path(path), save(dict(self.kept), {FACTS_KEY: json.dumps(header, sort_keys=True)}))
+        tensors = dict(self.kept) | {_REPLACED + name: value.contiguous() for name, value in self.replaced.items()}
+        return write_whole(Path(path), save(tensors, {FACTS_KEY: json.dumps(header, sort_keys=True)}))
 
     @classmethod
     def load(cls, path: Path) -> Masks:
         """Read what `save` wrote; UserError if the file is missing, torn or holds no masks."""
         try:
             with safe_open(str(path), framework="pt") as file:
-                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
                 header = json.loads((file.metadata() or {})[FACTS_KEY])
-            return cls(kept, frozenset(header["batchnorms"]), header["facts"])
+            kept = {name: one for name, one in tensors.items() if not name.startswith(_REPLACED)}
+            replaced = {name.removeprefix(_REPLACED): one for name, one in tensors.items() if name not in kept}
+            return cls(kept, frozenset(header["batchnorms"]), header["facts"], replaced)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is not a masks file: {type(error).__name__}: {error}", hint="masks are written by Masks.save"
             ) from error
+
+
+def _frozen(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    return MappingProxyType({name: one.detach().cpu().clone() for name, one in tensors.items()})
 
 
 def _filters(mask: torch.Tensor) -> torch.Tensor:

@@ -1,23 +1,21 @@
-"""From scores to masks: how many filters go, and which. Start with `prune`, the stage's one entry."""
+"""From a network to its masks by a criterion. Start with `prune`, the stage's one entry."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Iterable
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
 from edgeprune.errors import ModelError, UnknownNameError, UserError, WeightsError
+from edgeprune.pruning.choosing import BatchNormRule, Scope, choose, masks_of
 from edgeprune.pruning.criteria import criterion, entry, methods
 from edgeprune.pruning.criteria.context import ScoreContext
 from edgeprune.pruning.masks import Masks
 from edgeprune.pruning.sites import Site, find_sites
 from edgeprune.pruning.weights import mask_weights
 
-Scope = Literal["local", "global"]
-BatchNormRule = Literal["mask", "keep"]
 Inputs = torch.Tensor | tuple[torch.Tensor, ...]
 
 
@@ -76,15 +74,8 @@ def prune(
         return Masks(single, facts=facts | {"factor": factor})
     sites = find_sites(model)
     scores = _score(model, sites, method, inputs, data, seed)
-    gone = _local(scores, ratio) if scope == "local" else _global(scores, ratio)
-    kept: dict[str, torch.Tensor] = {}
-    batchnorms: set[str] = set()
-    for site in sites:
-        kept[site.layer] = ~gone[site.layer]
-        if batchnorm == "mask" and site.batchnorm is not None:
-            kept[site.batchnorm] = ~gone[site.layer]
-            batchnorms.add(site.batchnorm)
-    return Masks(kept, frozenset(batchnorms), facts)
+    kept, batchnorms = masks_of(sites, choose(scores, ratio, scope), batchnorm)
+    return Masks(kept, batchnorms, facts)
 
 
 def _require_known(what: str, wrong: str, allowed: Iterable[str]) -> None:
@@ -124,35 +115,3 @@ def _score(
             )
         scores[site.layer] = values
     return scores
-
-
-def _wanted(ratio: float, filters: int) -> int:
-    """Filters to remove of so many: the nearest whole number, halves up."""
-    # a decimal such as 0.35 times 10 may fall a hair under its half
-    return math.floor(ratio * filters + 0.5 + 1e-9)
-
-
-def _local(scores: Mapping[str, torch.Tensor], ratio: float) -> dict[str, torch.Tensor]:
-    gone = {}
-    for name, values in scores.items():
-        count = min(_wanted(ratio, len(values)), len(values) - 1)
-        gone[name] = torch.zeros(len(values), dtype=torch.bool)
-        gone[name][torch.argsort(values, stable=True)[:count]] = True
-    return gone
-
-
-def _global(scores: Mapping[str, torch.Tensor], ratio: float) -> dict[str, torch.Tensor]:
-    names = list(scores)
-    gone = {name: torch.zeros(len(values), dtype=torch.bool) for name, values in scores.items()}
-    means = {name: float(values.mean()) for name, values in scores.items()}
-    normalised = torch.cat([scores[name] / means[name] if means[name] > 0 else scores[name] for name in names])
-    places = [(name, index) for name in names for index in range(len(scores[name]))]
-    left = _wanted(ratio, len(places))
-    staying = {name: len(values) for name, values in scores.items()}
-    for place in torch.argsort(normalised, stable=True).tolist():
-        name, index = places[place]
-        if left > 0 and staying[name] > 1:
-            gone[name][index] = True
-            staying[name] -= 1
-            left -= 1
-    return gone

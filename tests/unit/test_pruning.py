@@ -283,3 +283,18 @@ def test_models_that_cannot_be_pruned():
         prune(broken, IMAGE)
     with pytest.raises(UserError, match="example_inputs"):
         prune(models.build("lenet5"), [1, 2])
+
+
+def test_replaced_values_are_put_in_before_the_mask_and_travel_with_it(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    new = {"0.weight": torch.tensor([5.0, 6.0]).view(2, 1, 1, 1), "1.running_mean": torch.tensor([1.0, 2.0])}
+    masks = Masks({"0": torch.tensor([True, False])}, facts={"method": "made"}, replaced=new)
+    before = model[0].weight.detach().clone()
+    for one in (masks, Masks.load(masks.save(tmp_path / "m.safetensors")), copy.deepcopy(masks)):
+        masked = one.apply(model)
+        assert masked[0].weight.flatten().tolist() == [5.0, 0.0]
+        assert masked[1].running_mean.tolist() == [1.0, 2.0]
+        assert list(one) == ["0"]
+    assert torch.equal(model[0].weight, before)
+    with pytest.raises(ModelError, match=r"no .1\.running_mean."):
+        masks.apply(nn.Sequential(nn.Conv2d(1, 2, 1)))
