@@ -51,6 +51,7 @@ TOGETHER = {
     "test_standin_programs.py": STANDINS,
     "test_governor.py": STANDINS,
     "test_standins.py": STANDINS,
+    "test_transport.py": STANDINS,
     "test_virtual_phone.py": STANDINS,
     "test_adb.py": STANDINS,
     "test_shrinking_outside_usable.py": "shrunk networks",

@@ -54,7 +54,9 @@ class Lease:
         return self._holder
 
     def take(self, wait_seconds: float) -> bool:
-        """Whether it could be had within `wait_seconds`; it is renewed until it is dropped."""
+        """Whether it could be had within `wait_seconds`, or is ours already; it is renewed until it is dropped."""
+        if self.held:
+            return True
         deadline = time.monotonic() + wait_seconds
         while not self._asked("take"):
             if time.monotonic() >= deadline:

@@ -9,8 +9,10 @@ Start with `RemoteTransport`. On the device everything lies in the link's privat
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from edgeprune.transport.link import QUERY_SECONDS, Link
 from edgeprune.transport.remote_files import RemoteFiles, sha256
 from edgeprune.transport.wheels import BoardPython
 
+_FAREWELL_SECONDS = 20.0
 _FACTS_SECONDS = 60.0  # under emulation or on a loaded Zero the shell takes its time
 
 
@@ -94,14 +97,17 @@ class RemoteTransport:
 
     def close(self) -> None:
         """What cannot be removed now, since the device does not answer, the next run there removes."""
-        try:
-            if self._lease.held:
-                self._remove_leftovers()
-                self._lease.drop()
-        except TransportError:
-            self._lease.stop_renewing()
-        finally:
-            self._link.close()
+        if self._lease.held:
+            farewell = threading.Thread(target=self._say_farewell, name=f"farewell to {self.name}", daemon=True)
+            farewell.start()
+            farewell.join(_FAREWELL_SECONDS)
+        self._lease.stop_renewing()
+        self._link.close()
+
+    def _say_farewell(self) -> None:
+        with contextlib.suppress(TransportError):
+            self._remove_leftovers()
+            self._lease.drop()
 
     def clean(self) -> None:
         """Stop what runs on the device and remove everything of edgeprune's from it, whoever put it there.

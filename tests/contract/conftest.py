@@ -1,23 +1,116 @@
-"""What tests of transports share: a real ssh server on loopback, and ways to it that can be broken."""
+"""What tests of transports share: each way to a device, and a real ssh server whose link can be broken."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from edgeprune.transport import RemoteTransport, Transport, connect
+from edgeprune.transport.link import Link
 from edgeprune.transport.ssh import SshLink
 from tests.contract.faulty_proxy import FaultyProxy
 from tests.contract.loopback_sshd import LoopbackSshd, require_sshd
 
 
+@dataclass(frozen=True)
+class Way:
+    """A way to a device, as the contract's tests need it.
+
+    Attributes:
+        connect: A new transport, as another run or another laptop would make it.
+        look: What a program prints there, without the transport that is tested.
+        machine: What its kernel calls its processor.
+        has_python: Whether Python is there.
+    """
+
+    connect: Callable[[], Transport]
+    look: Callable[[Sequence[str]], bytes]
+    machine: str
+    has_python: bool = True
+
+
+def local_way(request: pytest.FixtureRequest) -> Iterator[Way]:
+    """This machine, with a cache of the test's own."""
+    patch = request.getfixturevalue("monkeypatch")
+    patch.setenv("EDGEPRUNE_CACHE", str(request.getfixturevalue("tmp_path") / "cache"))
+
+    def look(arguments: Sequence[str]) -> bytes:
+        return subprocess.run(arguments, check=True, capture_output=True).stdout
+
+    yield Way(lambda: connect("local"), look, os.uname().machine)
+
+
+def ssh_way(request: pytest.FixtureRequest) -> Iterator[Way]:
+    """This machine behind a real ssh server."""
+    yield from way_over(request.getfixturevalue("lasting_sshd").link, os.uname().machine)
+
+
+def pi_way(request: pytest.FixtureRequest) -> Iterator[Way]:
+    """An emulated Raspberry Pi behind its own ssh server."""
+    pi = request.getfixturevalue("virtual_pi")
+    yield from way_over(
+        lambda: SshLink("virtual-pi", pi.host, pi.user, pi.port, Path(pi.identity), Path(pi.known_hosts)), "aarch64"
+    )
+
+
+def phone_way(request: pytest.FixtureRequest) -> Iterator[Way]:
+    """An emulated phone behind its own adb server."""
+    yield from way_over(request.getfixturevalue("virtual_phone").link, "aarch64", has_python=False)
+
+
+def way_over(link: Callable[[], Link], machine: str, has_python: bool = True) -> Iterator[Way]:
+    """A device behind links of that kind."""
+    beside = link()
+
+    def look(arguments: Sequence[str]) -> bytes:
+        done = beside.call(arguments)
+        assert done.status == 0, done.stderr
+        return done.stdout
+
+    yield Way(lambda: RemoteTransport(link()), look, machine, has_python)
+    beside.close()
+
+
+WAYS = {"local": local_way, "ssh": ssh_way, "virtual-pi": pi_way, "virtual-phone": phone_way}
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest) -> Iterator[Way]:
+    """Each way to a device in turn."""
+    yield from WAYS[request.param](request)
+
+
+@pytest.fixture
+def transport(way: Way) -> Iterator[Transport]:
+    """A transport to each device in turn, which is ours."""
+    one = way.connect()
+    assert one.acquire()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="session")
+def lasting_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackSshd]:
+    """An ssh server for all tests that leave it as it is."""
+    yield from served(tmp_path_factory.mktemp("sshd"))
+
+
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[LoopbackSshd]:
     """An ssh server of the test's own."""
-    require_sshd()
     (tmp_path / "sshd").mkdir()
-    server = LoopbackSshd(tmp_path / "sshd")
+    yield from served(tmp_path / "sshd")
+
+
+def served(folder: Path) -> Iterator[LoopbackSshd]:
+    """An ssh server while it is needed."""
+    require_sshd()
+    server = LoopbackSshd(folder)
     server.start()
     yield server
     server.stop()

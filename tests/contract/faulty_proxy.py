@@ -24,7 +24,8 @@ class FaultyProxy:
         self._open.set()
         self._ended = False
         self._passed = 0
-        self._sockets: list[socket.socket] = []
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._orphans: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -44,18 +45,23 @@ class FaultyProxy:
         self._open.set()
 
     def reset(self) -> None:
-        """End all connections as a router does that has forgotten them; new ones may come."""
-        sockets, self._sockets = self._sockets, []
-        for one in sockets:
-            with contextlib.suppress(OSError):
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                one.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it
-            one.close()
+        """End all connections, and both ends are told; new ones may come."""
+        self.lose()
+        orphans, self._orphans = self._orphans, []
+        for far in orphans:
+            _reset(far)
         self._open.set()
 
     def retarget(self, target: int) -> None:
         """Send new connections to another port of loopback."""
         self._target = target
+
+    def lose(self) -> None:
+        """End all connections for whoever made them; the other end is told nothing, as if an address had changed."""
+        pairs, self._pairs = self._pairs, []
+        for near, far in pairs:
+            self._orphans.append(far)
+            _reset(near)
 
     def close(self) -> None:
         """End everything."""
@@ -89,7 +95,7 @@ class FaultyProxy:
             except OSError:
                 near.close()
                 continue
-            self._sockets += [near, far]
+            self._pairs.append((near, far))
             self._start(self._forward, near, far)
             self._start(self._forward, far, near)
 
@@ -100,4 +106,12 @@ class FaultyProxy:
                 sink.sendall(data)
                 self._passed += len(data)
         with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+            if sink not in self._orphans:
+                sink.shutdown(socket.SHUT_WR)
+
+
+def _reset(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        one.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it
+    one.close()

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -91,6 +92,14 @@ class LoopbackSshd:
     def connections(self) -> list[psutil.Process]:
         """The server's processes that carry one connection each."""
         return [] if self._process is None else psutil.Process(self._process.pid).children()
+
+
+def soon(true: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Whether something is so, or gets so within that time."""
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return true()
 
 
 def answers(port: int) -> bool:

@@ -10,8 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,16 +18,9 @@ import pytest
 from edgeprune.errors import LinkLostError, TransportError
 from edgeprune.transport.ssh import SshLink
 from tests.contract.faulty_proxy import FaultyProxy
-from tests.contract.loopback_sshd import LoopbackSshd, free_port, new_key
+from tests.contract.loopback_sshd import LoopbackSshd, free_port, new_key, soon
 
 QUICK = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2")
-
-
-def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return true()
 
 
 # --- what is wrong is told, with the command that mends it ------------------------------------------------------------
