@@ -185,12 +185,20 @@ def _pairs(cells: Sequence[CellResult], networks: Sequence[Network]) -> tuple[Pa
             PairResult(
                 masked=masked,
                 shrunk=shrunk,
-                theoretical_filters=theoretical_speedup_filters(shrunk.key.network.pruning_ratio or 0.0),
+                theoretical_filters=theoretical_speedup_filters(_removed(masked)),
                 theoretical_macs=_theoretical_macs(masked, shrunk, networks),
                 ratio=paired_ratio(_shared_blocks(masked.launches, shrunk.launches)),
             )
         )
     return tuple(pairs)
+
+
+def _removed(masked: CellResult) -> float:
+    """The part of the filters that is gone: the ratio, up to rounding in each layer; of weights, what they emptied."""
+    network, ratio = masked.network, masked.key.network.pruning_ratio or 0.0
+    if network is None or abs(network.pruned_filters - ratio * network.filters) <= len(network.layers) / 2:
+        return ratio
+    return network.pruned_filters / network.filters
 
 
 def _with_variant(key: CellKey, variant: Variant) -> CellKey:

@@ -202,6 +202,16 @@ def test_macs_of_large_networks_are_printed_without_an_exponent(tmp_path: Path) 
     assert [line.split(" & ")[6] for line in lines if "ResNet-56" in line] == ["4,089"] * 3
 
 
+def test_single_weights_promise_what_the_filters_do_that_they_emptied(tmp_path: Path) -> None:
+    """Of unstructured pruning the ratio is of weights: half of them gone need not remove a filter."""
+    made = [
+        one.model_copy(update={"pruned_filters": 8 if one.key.method else 0}) if isinstance(one, Network) else one
+        for one in sample_run.records(["lenet5"], [0.5], ["tvm"])
+    ]
+    pair = load(sample_run.write_run(tmp_path / "run", made)).pairs[0]
+    assert pair.theoretical_filters == pytest.approx(784 / 776)
+
+
 def test_a_run_in_progress_tells_what_is_left(tmp_path: Path) -> None:
     keys = sample_run.cell_keys(["lenet5"], [0.5], ["tvm"])
     made = [one for one in sample_run.records(["lenet5"], [0.5], ["tvm"]) if not isinstance(one, CellEnd)]
