@@ -137,6 +137,22 @@ def end_client(process: subprocess.Popen[bytes]) -> None:
 
 
 def _short_folder() -> Path:
-    """A private folder whose path is short enough for a socket in it."""
+    """A private folder whose path is short enough for a socket in it; those of processes that were killed go."""
     usual = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="ep-", dir=usual if len(usual) <= _FOLDER_PATH_LIMIT else "/tmp"))
+    place = Path(usual if len(usual) <= _FOLDER_PATH_LIMIT else "/tmp")
+    for other in place.glob("ep-*-*"):
+        process = other.name.split("-")[1]
+        with contextlib.suppress(OSError):
+            if process.isdigit() and other.stat().st_uid == os.getuid() and not _runs(int(process)):
+                shutil.rmtree(other, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"ep-{os.getpid()}-", dir=place))
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True

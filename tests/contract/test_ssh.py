@@ -204,7 +204,13 @@ def test_nothing_stays_behind(
     assert link.call(["echo", "again"]).stdout == b"again\n"
 
 
-def test_a_laptop_that_is_killed_leaves_nothing(sshd: LoopbackSshd, link: SshLink) -> None:
+def test_a_laptop_that_is_killed_leaves_nothing(
+    sshd: LoopbackSshd, link: SshLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for a folder, which the next one there removes."""
+    short = Path(tempfile.mkdtemp(prefix="t"))
+    monkeypatch.setenv("TMPDIR", str(short))
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
     program = f"""
 import subprocess
 from pathlib import Path
@@ -227,6 +233,11 @@ program.wait()
     _, left = psutil.wait_procs(clients, timeout=10)
     assert left == []
     assert soon(lambda: not sshd.connections())
+    assert len(list(short.iterdir())) == 1
+    link.check()
+    link.close()
+    assert list(short.iterdir()) == []
+    short.rmdir()
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
