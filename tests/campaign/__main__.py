@@ -128,9 +128,12 @@ class Campaign:
 
     def _left(self) -> list[str]:
         left = [f"{site.name}: {one}" for site in self.sites for one in site.leftovers()]
+        # adb's server was there before, and a client that misses it starts it anew: it is meant to stay
+        servers = {process.pid for site in self.sites for process in site.server()}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get(MARK) == str(self.place) and process.status() != psutil.STATUS_ZOMBIE:
+                ours = process.environ().get(MARK) == str(self.place) and process.pid not in servers
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
                     left.append(f"here: {' '.join(process.cmdline())}")
         return left
 

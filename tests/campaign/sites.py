@@ -119,7 +119,14 @@ class Pi(Site):
             filler.unlink()
 
     def server(self) -> list[psutil.Process]:
-        return [process for process in self.processes() if "sshd:" in " ".join(words(process))]
+        """Its servers of single connections: children of the one that listens."""
+        sshd = {process.pid: process for process in self.processes() if "sshd" in " ".join(words(process)[:3])}
+        found = []
+        for process in sshd.values():
+            with contextlib.suppress(psutil.Error):
+                if process.ppid() in sshd:
+                    found.append(process)
+        return found
 
     def _route(self) -> None:
         """Let the way to it lead through the proxy, whose port stays the same over restarts."""
@@ -162,6 +169,7 @@ class Phone(Site):
         phone.order(self.folder, do="disk", free_bytes=None)
 
     def server(self) -> list[psutil.Process]:
+        """The laptop's adb server, which whatever client comes next starts anew."""
         port = str(json.loads((self.folder / "device.json").read_text())["server_port"])
         return [one for one in psutil.process_iter() if "adb" in " ".join(words(one)[:1]) and _serves(one, port)]
 
@@ -190,7 +198,7 @@ def remove(place: Path) -> None:
 
 def _serves(process: psutil.Process, port: str) -> bool:
     said = words(process)
-    return port in said and "server" in said
+    return "server" in said and bool({port, f"tcp:{port}"} & set(said))
 
 
 def _is_edgeprune_s(process: psutil.Process) -> bool:
