@@ -52,6 +52,7 @@ class Cache:
             build(partial)
             _seal(partial, ingredients)
             _move(partial, final)
+            shutil.rmtree(self.unfinished(stage, ingredients), ignore_errors=True)
         except StorageError:
             raise
         except OSError as error:
@@ -60,6 +61,10 @@ class Cache:
             if partial is not None:
                 shutil.rmtree(partial, ignore_errors=True)
         return final
+
+    def unfinished(self, stage: str, ingredients: Mapping[str, Any]) -> Path:
+        """Where the work on these ingredients may leave what it can go on from; gone once `make` has the result."""
+        return self.root / "unfinished" / stage / key(ingredients)
 
     def sweep(self) -> None:
         """Remove what killed processes of this machine left half-made."""

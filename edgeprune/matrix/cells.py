@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
-from edgeprune import compiling, emulation, transport
+from edgeprune import compiling, emulation, pruning, transport
 from edgeprune.matrix.spec import MatrixSpec, ModelSpec, PruneSpec
 from edgeprune.schema import CellKey, NetworkKey
 from edgeprune.transport import Device
@@ -25,16 +25,18 @@ class Recipe:
     ratio: float
     seed: int
     batchnorm: Literal["mask", "keep"]
+    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """The method's name in tables; what departs from the default is part of it."""
         parts = [self.method]
-        if self.scope != "local":
+        if self.scope != pruning.default_scope(self.method):
             parts.append(self.scope)
         if self.batchnorm != "mask":
             parts.append(f"bn-{self.batchnorm}")
-        return "-".join(parts)
+        options = ",".join(f"{key}={self.options[key]}" for key in sorted(self.options))
+        return "-".join(parts) + (f"({options})" if options else "")
 
 
 @dataclass(frozen=True)
@@ -126,4 +128,7 @@ def unit(key: CellKey) -> str:
 
 def _recipes(entry: PruneSpec) -> list[Recipe]:
     combinations = product(entry.method, entry.scope, entry.ratio, entry.seed)
-    return [Recipe(method, scope, ratio, seed, entry.batchnorm) for method, scope, ratio, seed in combinations]
+    return [
+        Recipe(method, scope or pruning.default_scope(method), ratio, seed, entry.batchnorm, entry.options)
+        for method, scope, ratio, seed in combinations
+    ]

@@ -42,6 +42,11 @@ def check_names(spec: MatrixSpec, lines: Lines) -> None:
             known("model of this matrix", name, [one.name for one in spec.models], ("prune", number, "models", at))
         for at, method in enumerate(recipe.method):
             known("method", method, pruning.methods(), ("prune", number, "method", at))
+            try:
+                pruning.check_options(method, recipe.options)
+            except UserError as error:
+                place = lines.place(("prune", number, "options"))
+                raise MatrixError(f"{place}: {error.message}", hint=error.hint) from None
     for number, runtime in enumerate(spec.runtimes):
         known("runtime", runtime, compiling.runtimes(), ("runtimes", number))
     for number, device in enumerate(spec.devices):

@@ -87,14 +87,18 @@ class ModelSpec(_Strict):
 
 
 class PruneSpec(_Strict):
-    """Every combination of the lists is a recipe; for all models, or for those that `models` names."""
+    """Every combination of the lists is a recipe; for all models, or for those that `models` names.
+
+    A scope that is left out is what the method's paper has. `options` are those of all methods of the entry.
+    """
 
     models: Annotated[list[str], BeforeValidator(_as_list)] = []
     method: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
     ratio: Annotated[list[Annotated[float, Field(ge=0.0, lt=1.0)]], BeforeValidator(_as_list)] = Field(min_length=1)
     seed: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_as_list)] = [0]
-    scope: Annotated[list[Literal["local", "global"]], BeforeValidator(_as_list)] = ["local"]
+    scope: Annotated[list[Literal["local", "global"] | None], BeforeValidator(_as_list)] = [None]
     batchnorm: Literal["mask", "keep"] = "mask"
+    options: dict[str, str | int | float | bool] = {}
 
 
 class TrainSpec(_Strict):

@@ -60,16 +60,18 @@ def prepare(cache: Cache, task: Task, progress: Progress) -> Path:
 
 def _dense(cache: Cache, task: Task, progress: Progress) -> Path:
     job = task.job
+    ingredients = dense_ingredients(job)
 
     def build(folder: Path) -> None:
         from edgeprune import training
 
         model, dataset = fresh_model(job), dataset_of(job)
         schedule = replace(training.FROM_SCRATCH, **job.train)
-        training.train(model, dataset, schedule, seed=job.seed, progress=_epochs(progress))
+        keep = cache.unfinished("dense", ingredients) / "training.state"
+        training.train(model, dataset, schedule, seed=job.seed, progress=_epochs(progress), keep=keep)
         _keep_weights(folder, model, _right(model, dataset))
 
-    return cache.make("dense", dense_ingredients(job), build)
+    return cache.make("dense", ingredients, build)
 
 
 def _recipe(cache: Cache, task: Task, progress: Progress) -> Path:
@@ -77,10 +79,12 @@ def _recipe(cache: Cache, task: Task, progress: Progress) -> Path:
     if job.recipe is None:
         raise ModelError(f"{job.model.label}: a dense network has no recipe")
     dense = _dense(cache, Task("dense", job.dense()), progress)
-    return cache.make("recipe", weights_ingredients(job), partial(_prune, job, job.recipe, dense, progress))
+    ingredients = weights_ingredients(job)
+    keep = cache.unfinished("recipe", ingredients)
+    return cache.make("recipe", ingredients, partial(_prune, job, job.recipe, dense, keep, progress))
 
 
-def _prune(job: NetworkJob, recipe: Recipe, dense: Path, progress: Progress, folder: Path) -> None:
+def _prune(job: NetworkJob, recipe: Recipe, dense: Path, keep: Path, progress: Progress, folder: Path) -> None:
     """Choose the filters, zero them, and fine-tune what is left with the masks held."""
     from edgeprune import pruning, training
 
@@ -90,14 +94,19 @@ def _prune(job: NetworkJob, recipe: Recipe, dense: Path, progress: Progress, fol
         first_images(dataset, 1),
         method=recipe.method,
         ratio=recipe.ratio,
+        data=dataset if pruning.trains(recipe.method) else None,
         seed=recipe.seed,
         scope=recipe.scope,
         batchnorm=recipe.batchnorm,
+        keep=keep,
+        progress=_epochs(progress),
+        **recipe.options,
     )
     masks.save(folder / _MASKS_FILE)
     masked = masks.apply(model)
     schedule = replace(training.FINE_TUNE, **job.finetune)
-    training.train(masked, dataset, schedule, seed=recipe.seed, masks=masks, progress=_epochs(progress))
+    state = keep / "finetune.state"
+    training.train(masked, dataset, schedule, seed=recipe.seed, masks=masks, progress=_epochs(progress), keep=state)
     _keep_weights(folder, masked, _right(masked, dataset))
 
 

@@ -1,4 +1,6 @@
-"""Which filters go. Start with `prune`; `masks.py` is its result; `criteria/` scores filters, one file each.
+"""Which filters go. Start with `prune`; `masks.py` is its result.
+
+`criteria/` scores filters, one file each; `trained/` prunes by training, one file each.
 
 Importing this package loads no torch until a name that needs it is used.
 """
@@ -6,17 +8,72 @@ Importing this package loads no torch until a name that needs it is used.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from edgeprune.pruning.criteria import CriterionEntry, entry, methods
+from edgeprune.errors import UnknownNameError, UserError
+from edgeprune.pruning import criteria
+from edgeprune.pruning.criteria import CriterionEntry
+from edgeprune.pruning.trained import ENTRIES as _TRAINED
+from edgeprune.pruning.trained import MethodEntry, Option
+from edgeprune.pruning.trained.options import sort_options
 
 if TYPE_CHECKING:
     from edgeprune.pruning.masks import Masks
     from edgeprune.pruning.select import prune
 
-__all__ = ["CriterionEntry", "Masks", "entry", "methods", "prune"]
+__all__ = [
+    "CriterionEntry",
+    "Masks",
+    "MethodEntry",
+    "check_options",
+    "default_scope",
+    "entry",
+    "methods",
+    "prune",
+    "trains",
+]
 
-_LATE = {"Masks": "edgeprune.pruning.masks", "prune": "edgeprune.pruning.select"}
+_LATE = {
+    "Masks": "edgeprune.pruning.masks",
+    "prune": "edgeprune.pruning.select",
+}
+
+
+def methods() -> list[str]:
+    """The methods that can be named: criteria first, then those that train.
+
+    >>> "l1" in methods(), "slimming" in methods()
+    (True, True)
+    """
+    return [*criteria.methods(), *_TRAINED]
+
+
+def entry(name: str) -> CriterionEntry | MethodEntry:
+    """What is known of the method called `name`; UnknownNameError if there is none."""
+    if name in _TRAINED:
+        return _TRAINED[name]
+    if name not in criteria.methods():
+        raise UnknownNameError("pruning method", name, methods())
+    return criteria.entry(name)
+
+
+def check_options(name: str, options: Mapping[str, Option]) -> None:
+    """UserError for options that the method does not take."""
+    if name in _TRAINED:
+        sort_options(_TRAINED[name], options)
+    elif options:
+        raise UserError(f"method {name} takes no options, and is given {', '.join(options)}", hint="leave them out")
+
+
+def default_scope(name: str) -> Literal["local", "global"]:
+    """Where a method reaches its ratio unless another scope is asked for."""
+    return _TRAINED[name].scope if name in _TRAINED else "local"
+
+
+def trains(name: str) -> bool:
+    """Whether a method trains the network, and so takes a dataset and options."""
+    return name in _TRAINED
 
 
 def __getattr__(name: str) -> Any:

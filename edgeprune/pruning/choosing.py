@@ -17,15 +17,19 @@ Scope = Literal["local", "global"]
 BatchNormRule = Literal["mask", "keep"]
 
 
-def choose(scores: Mapping[str, torch.Tensor], ratio: float, scope: Scope) -> dict[str, torch.Tensor]:
+def choose(
+    scores: Mapping[str, torch.Tensor], ratio: float, scope: Scope, *, normalise: bool = True
+) -> dict[str, torch.Tensor]:
     """The filters that go, lowest scores first: bool [C_out] for each layer, True for those that go.
 
     At least one filter of each layer stays; of equal scores the filter that comes first goes first.
+    Over all layers, scores are divided by their layer's mean score unless `normalise` is off: then they are compared
+    as they are.
 
     >>> choose({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([9.0, 8.0])}, 0.5, "local")["b"]
     tensor([False,  True])
     """
-    return _local(scores, ratio) if scope == "local" else _global(scores, ratio)
+    return _local(scores, ratio) if scope == "local" else _global(scores, ratio, normalise)
 
 
 def masks_of(
@@ -57,10 +61,10 @@ def _local(scores: Mapping[str, torch.Tensor], ratio: float) -> dict[str, torch.
     return gone
 
 
-def _global(scores: Mapping[str, torch.Tensor], ratio: float) -> dict[str, torch.Tensor]:
+def _global(scores: Mapping[str, torch.Tensor], ratio: float, normalise: bool) -> dict[str, torch.Tensor]:
     names = list(scores)
     gone = {name: torch.zeros(len(values), dtype=torch.bool) for name, values in scores.items()}
-    means = {name: float(values.mean()) for name, values in scores.items()}
+    means = {name: float(values.mean()) if normalise else 1.0 for name, values in scores.items()}
     normalised = torch.cat([scores[name] / means[name] if means[name] > 0 else scores[name] for name in names])
     places = [(name, index) for name in names for index in range(len(scores[name]))]
     left = _wanted(ratio, len(places))

@@ -1,7 +1,7 @@
 """One plain training loop, from nothing or under masks. Start with `train`, then `_run_epoch`.
 
 All that an interrupted training needs to go on stands in `LoopState`: weights and momentum, the epoch, the random
-stream, and the best weights so far. Nothing else is remembered from one epoch to the next.
+stream, the best weights so far, and what hooks remember. `resume.py` keeps it in a file, epoch by epoch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -21,6 +22,8 @@ from edgeprune.errors import DatasetError, StageError
 from edgeprune.evaluation import in_evaluation_mode
 from edgeprune.pruning import Masks
 from edgeprune.training.batches import Split, evaluation_batches, training_batches
+from edgeprune.training.hooks import Hooks
+from edgeprune.training.resume import load_state, save_state, training_identity
 from edgeprune.training.schedule import FROM_SCRATCH, Schedule, learning_rate
 
 Weights = dict[str, torch.Tensor]
@@ -66,6 +69,7 @@ class LoopState:
     model: nn.Module
     optimizer: torch.optim.SGD
     random: torch.Generator
+    hooks: Hooks = field(default_factory=Hooks)
     epoch: int = 0
     best_epoch: int = 0
     gained_epoch: int = 0
@@ -82,6 +86,8 @@ def train(
     seed: int = 0,
     masks: Masks | None = None,
     progress: Callable[[TrainingStep], None] | None = None,
+    hooks: Hooks | None = None,
+    keep: Path | None = None,
 ) -> TrainingResult:
     """Train a model in place by cross-entropy, and leave it with its best weights on the validation split.
 
@@ -97,9 +103,14 @@ def train(
         masks: Pruned filters are set to zero before the first step and after every step.
         progress: Called at the first batch, then at least every 0.2 s (or every batch if a batch takes longer), and
             at each epoch's end with the new validation accuracy.
+        hooks: What a pruning method adds. With hooks the last epoch's weights count, not the best: a network that
+            becomes sparser epoch by epoch is at its best before it is.
+        keep: A file that is written after every epoch. The same training goes on from it if it was interrupted; it is
+            left there, for whoever named it.
 
     Raises:
-        StageError: The loss is no longer a finite number.
+        StageError: The loss or a weight is no longer a finite number; the model is left with the weights of its last
+            good epoch (before the first, those it came with).
         DatasetError: A split is empty.
 
     Source: Loshchilov and Hutter 2017, Smith and Topin 2018 (the rate); Li et al. 2017 (retraining pruned networks).
@@ -114,21 +125,19 @@ def train(
     _require_images(dataset)
     if masks is not None:
         masks.hold(model)
-    state = _start(model, schedule, seed)
+    identity = "" if keep is None else training_identity(model, masks or {}, schedule, seed, hooks, dataset.name)
+    state = _start(model, schedule, seed, hooks)
     watch = _Watch(progress)
     device = _device(model)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        while state.epoch < schedule.epochs:
-            _run_epoch(state, dataset, schedule, masks, watch)
-            reached = accuracy(model, dataset.validation, reads_files=dataset.reads_files)
-            watch.epoch_ended(reached)
-            if reached >= state.best_accuracy:
-                state.gained_epoch = state.epoch if reached > state.best_accuracy else state.gained_epoch
-                state.best_weights = copy.deepcopy(model.state_dict())
-                state.best_accuracy, state.best_epoch = reached, state.epoch
-            if schedule.patience is not None and state.epoch - state.gained_epoch >= schedule.patience:
-                break
+        if keep is not None:
+            load_state(keep, state, identity)
+        while state.epoch < schedule.epochs and not _is_stale(state, schedule):
+            _run_good_epoch(state, dataset, schedule, masks, watch)
+            _judge(state, dataset, watch, last_counts=hooks is not None)
+            if keep is not None:
+                save_state(keep, state, identity)
     model.load_state_dict(state.best_weights)
     model.eval()
     return TrainingResult(
@@ -160,12 +169,46 @@ def accuracy(model: nn.Module, split: Split, *, reads_files: bool = False) -> fl
     return right / counted if counted else 0.0
 
 
-def _start(model: nn.Module, schedule: Schedule, seed: int) -> LoopState:
-    decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-    plain = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def _start(model: nn.Module, schedule: Schedule, seed: int, hooks: Hooks | None) -> LoopState:
+    hooks = hooks or Hooks()
+    groups = hooks.parameter_groups(model)
+    taken = {id(one) for group in groups for one in group["params"]}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    groups.append({"params": [p for p in rest if p.dim() > 1], "weight_decay": schedule.weight_decay})
+    groups.append({"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0})
     optimizer = torch.optim.SGD(groups, lr=schedule.peak_rate, momentum=schedule.momentum, nesterov=schedule.nesterov)
-    return LoopState(model, optimizer, torch.Generator().manual_seed(seed))
+    return LoopState(model, optimizer, torch.Generator().manual_seed(seed), hooks)
+
+
+def _is_stale(state: LoopState, schedule: Schedule) -> bool:
+    return schedule.patience is not None and state.epoch - state.gained_epoch >= schedule.patience
+
+
+def _run_good_epoch(state: LoopState, dataset: Dataset, schedule: Schedule, masks: Masks | None, watch: _Watch) -> None:
+    """One epoch; if it ends in NaN, the weights from before it are put back."""
+    good = copy.deepcopy(state.model.state_dict())
+    try:
+        _run_epoch(state, dataset, schedule, masks, watch)
+        for name, value in state.model.named_parameters():
+            if not bool(torch.isfinite(value).all()):
+                raise StageError(
+                    f"training: {name} holds NaN or infinity after epoch {state.epoch}",
+                    hint=f"lower the learning rate (peak_rate is {schedule.peak_rate})",
+                )
+    except StageError:
+        state.model.load_state_dict(good)
+        raise
+
+
+def _judge(state: LoopState, dataset: Dataset, watch: _Watch, *, last_counts: bool) -> None:
+    """Measure the epoch that has ended, and keep its weights if they are the ones to leave the model with."""
+    reached = accuracy(state.model, dataset.validation, reads_files=dataset.reads_files)
+    watch.epoch_ended(reached)
+    if reached > state.best_accuracy:
+        state.gained_epoch = state.epoch
+    if reached >= state.best_accuracy or last_counts:
+        state.best_weights = copy.deepcopy(state.model.state_dict())
+        state.best_accuracy, state.best_epoch = reached, state.epoch
 
 
 def _run_epoch(state: LoopState, dataset: Dataset, schedule: Schedule, masks: Masks | None, watch: _Watch) -> None:
@@ -185,19 +228,25 @@ def _run_epoch(state: LoopState, dataset: Dataset, schedule: Schedule, masks: Ma
         state.optimizer.zero_grad(set_to_none=True)
         scores = state.model(images.to(device))
         loss = functional.cross_entropy(scores, labels.to(device), label_smoothing=schedule.label_smoothing)
+        penalty = state.hooks.penalty(state.model)
+        loss = loss if penalty is None else loss + penalty
         loss.backward()  # type: ignore[no-untyped-call]
+        state.hooks.before_step(state.model, rate)
         state.optimizer.step()
+        state.hooks.after_step(state.model, rate)
         if masks is not None:
             masks.hold(state.model)
         value = loss.item()
         if not math.isfinite(value):
             raise StageError(
                 f"training: the loss is {value} in epoch {state.epoch + 1}, batch {batch + 1} of {batches}",
-                hint=f"lower the learning rate (peak_rate is {schedule.peak_rate}) or look for NaN in the data",
+                hint=f"lower the learning rate (peak_rate is {schedule.peak_rate}) or look for NaN in the data; "
+                "the weights from before this epoch are kept",
             )
         total += value * len(images)
         watch.batch_done(state.epoch + 1, schedule.epochs, batch + 1, batches, value)
     state.epoch += 1
+    state.hooks.after_epoch(state.model, dataset, state.epoch)
     state.losses.append(total / count)
 
 
