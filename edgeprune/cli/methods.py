@@ -12,9 +12,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def carry_out(given: argparse.Namespace) -> int:
-    """Print name, meaning and source of each."""
+    """Print name, meaning, kind, structures, options and source of each."""
     from edgeprune import pruning
 
     entries = [pruning.entry(name) for name in pruning.methods()]
-    show(("method", "what it does", "paper"), [(entry.name, entry.summary, entry.paper) for entry in entries])
+    rows = [
+        (
+            entry.name,
+            entry.summary,
+            entry.kind,
+            ", ".join(entry.structures),
+            ", ".join(f"{option}={default}" for option, default in entry.options.items()),
+            entry.paper,
+        )
+        for entry in entries
+    ]
+    own = ("package.module:function", "your own: called with a layer and its context; naming it runs your code")
+    show(
+        ("method", "what it does", "kind", "removes", "options", "paper"),
+        [*rows, (*own, "one-shot", "filter", "", "")],
+    )
     return 0

@@ -94,7 +94,7 @@ def _prune(job: NetworkJob, recipe: Recipe, dense: Path, keep: Path, progress: P
         first_images(dataset, 1),
         method=recipe.method,
         ratio=recipe.ratio,
-        data=dataset if pruning.trains(recipe.method) else None,
+        data=dataset,
         seed=recipe.seed,
         scope=recipe.scope,
         batchnorm=recipe.batchnorm,

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeprune.errors import UnknownNameError, UserError
+from edgeprune.errors import UnknownNameError
 from edgeprune.pruning import criteria
 from edgeprune.pruning.criteria import CriterionEntry
 from edgeprune.pruning.trained import ENTRIES as _TRAINED
@@ -31,7 +31,6 @@ __all__ = [
     "entry",
     "methods",
     "prune",
-    "trains",
 ]
 
 _LATE = {
@@ -50,10 +49,10 @@ def methods() -> list[str]:
 
 
 def entry(name: str) -> CriterionEntry | MethodEntry:
-    """What is known of the method called `name`; UnknownNameError if there is none."""
+    """What is known of the method called `name`; UnknownNameError if there is none. No user's code is run."""
     if name in _TRAINED:
         return _TRAINED[name]
-    if name not in criteria.methods():
+    if name not in criteria.methods() and not criteria.is_users_own(name):
         raise UnknownNameError("pruning method", name, methods())
     return criteria.entry(name)
 
@@ -62,18 +61,13 @@ def check_options(name: str, options: Mapping[str, Option]) -> None:
     """UserError for options that the method does not take."""
     if name in _TRAINED:
         sort_options(_TRAINED[name], options)
-    elif options:
-        raise UserError(f"method {name} takes no options, and is given {', '.join(options)}", hint="leave them out")
+    else:
+        criteria.check_options(name, options)
 
 
 def default_scope(name: str) -> Literal["local", "global"]:
     """Where a method reaches its ratio unless another scope is asked for."""
     return _TRAINED[name].scope if name in _TRAINED else "local"
-
-
-def trains(name: str) -> bool:
-    """Whether a method trains the network, and so takes a dataset and options."""
-    return name in _TRAINED
 
 
 def __getattr__(name: str) -> Any:

@@ -11,14 +11,17 @@ from typing import Literal
 
 import torch
 
+from edgeprune.errors import UserError
 from edgeprune.pruning.sites import Site
 
 Scope = Literal["local", "global"]
 BatchNormRule = Literal["mask", "keep"]
+Ratio = float | Mapping[str, float]
+"""Of all layers alike, or of each layer that is named; the others stay whole."""
 
 
 def choose(
-    scores: Mapping[str, torch.Tensor], ratio: float, scope: Scope, *, normalise: bool = True
+    scores: Mapping[str, torch.Tensor], ratio: Ratio, scope: Scope, *, normalise: bool = True
 ) -> dict[str, torch.Tensor]:
     """The filters that go, lowest scores first: bool [C_out] for each layer, True for those that go.
 
@@ -26,10 +29,41 @@ def choose(
     Over all layers, scores are divided by their layer's mean score unless `normalise` is off: then they are compared
     as they are.
 
+    Raises:
+        UserError: ratios of single layers where all are compared, or one that empties its layer.
+
     >>> choose({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([9.0, 8.0])}, 0.5, "local")["b"]
     tensor([False,  True])
     """
-    return _local(scores, ratio) if scope == "local" else _global(scores, ratio, normalise)
+    if scope == "local":
+        return _local(scores, ratio)
+    if isinstance(ratio, Mapping):
+        raise UserError(
+            "a ratio for each layer leaves nothing to choose between layers",
+            hint="take scope local, or one ratio for all layers",
+        )
+    return _global(scores, ratio, normalise)
+
+
+def counts(filters: Mapping[str, int], ratio: Ratio) -> dict[str, int]:
+    """How many of each layer's filters go. Of one ratio for all, at least one filter of each layer stays.
+
+    Raises:
+        UserError: the ratio that is given for a layer would leave it empty.
+
+    >>> counts({"a": 4, "b": 2}, 0.9), counts({"a": 4, "b": 2}, {"a": 0.5})
+    ({'a': 3, 'b': 1}, {'a': 2, 'b': 0})
+    """
+    if not isinstance(ratio, Mapping):
+        return {layer: min(_wanted(ratio, width), width - 1) for layer, width in filters.items()}
+    for layer, one in ratio.items():
+        if layer in filters and _wanted(one, filters[layer]) >= filters[layer]:
+            width = filters[layer]
+            raise UserError(
+                f"ratio {one} would leave none of the {width} filters of layer {layer}",
+                hint=f"at most {(width - 1) / width:.4g} there, or leave the layer out and it stays whole",
+            )
+    return {layer: _wanted(ratio.get(layer, 0.0), width) for layer, width in filters.items()}
 
 
 def masks_of(
@@ -52,12 +86,11 @@ def _wanted(ratio: float, filters: int) -> int:
     return math.floor(ratio * filters + 0.5 + 1e-9)
 
 
-def _local(scores: Mapping[str, torch.Tensor], ratio: float) -> dict[str, torch.Tensor]:
+def _local(scores: Mapping[str, torch.Tensor], ratio: Ratio) -> dict[str, torch.Tensor]:
     gone = {}
-    for name, values in scores.items():
-        count = min(_wanted(ratio, len(values)), len(values) - 1)
-        gone[name] = torch.zeros(len(values), dtype=torch.bool)
-        gone[name][torch.argsort(values, stable=True)[:count]] = True
+    for name, count in counts({name: len(values) for name, values in scores.items()}, ratio).items():
+        gone[name] = torch.zeros(len(scores[name]), dtype=torch.bool)
+        gone[name][torch.argsort(scores[name], stable=True)[:count]] = True
     return gone
 
 

@@ -1,19 +1,22 @@
 """Which criteria exist, known without loading torch.
 
-A criterion is one file with a function `scores(layer, context)`: for a Conv2d or Linear it returns a float tensor
-[C_out], higher for filters that matter more. A new one is its file and one line in `_entries`. `context.py` has
-what a criterion may look at besides the layer.
+A criterion is one file. Most have a function `scores(layer, context)`: for a Conv2d or Linear it returns a float tensor
+[C_out], higher for filters that matter more. One that has to see more than a layer has `scores(network)` and returns
+such tensors by layer; one that chooses by itself, and mends what is left, has `choose(network, counts)`. `context.py`
+has what they may look at. A new one is its file and one entry in `catalogue.py`.
+
+A user's own is named by where it lies, "package.module:function", and is of the first kind. Naming it runs that code.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
-from edgeprune.errors import UnknownNameError
+from edgeprune.errors import UnknownNameError, UserError
+from edgeprune.pruning.criteria.catalogue import ENTRIES, CriterionEntry
+from edgeprune.user_code import import_callable
 
 if TYPE_CHECKING:
     import torch
@@ -23,74 +26,67 @@ if TYPE_CHECKING:
 
     Scores = Callable[[nn.Module, ScoreContext], torch.Tensor]
 
-
-@dataclass(frozen=True)
-class CriterionEntry:
-    """What is known of a criterion before it is used: its name, one line for lists, its paper, "module:function".
-
-    One without a function scores no filters: it masks single weights (`pruning/weights.py`).
-    """
-
-    name: str
-    summary: str
-    paper: str
-    function: str | None
-
-
-def _entries() -> Mapping[str, CriterionEntry]:
-    here = "edgeprune.pruning.criteria"
-    entries = [
-        CriterionEntry(
-            "l1",
-            "sum of absolute weights of a filter",
-            "Li et al. 2017, Pruning filters for efficient ConvNets (PFEC), section 3.1",
-            f"{here}.l1:scores",
-        ),
-        CriterionEntry(
-            "l2",
-            "Euclidean norm of a filter",
-            "He et al. 2018, Soft filter pruning, section 3.2, equation 2 with p = 2",
-            f"{here}.l2:scores",
-        ),
-        CriterionEntry(
-            "random",
-            "a uniform random number, the baseline every criterion has to beat",
-            "Mittal et al. 2018, Recovering from random pruning",
-            f"{here}.random:scores",
-        ),
-        CriterionEntry(
-            "magnitude",
-            "unstructured: weights below a factor times the standard deviation; the ratio is of weights",
-            "Han et al. 2015, Learning both weights and connections, with the threshold of pruning_mini_project, I.A",
-            None,
-        ),
-    ]
-    return MappingProxyType({one.name: one for one in entries})
-
-
-_ENTRIES = _entries()
+__all__ = ["CriterionEntry", "check_options", "criterion", "entry", "is_users_own", "methods"]
 
 
 def methods() -> list[str]:
     """The criteria that can be named.
 
-    >>> methods()
-    ['l1', 'l2', 'random', 'magnitude']
+    >>> methods()[:4]
+    ['l1', 'l2', 'fpgm', 'cop']
     """
-    return list(_ENTRIES)
+    return list(ENTRIES)
+
+
+def is_users_own(name: str) -> bool:
+    """Whether the name says where to import from, and so runs a user's code."""
+    return ":" in name
 
 
 def entry(name: str) -> CriterionEntry:
     """What is known of the criterion called `name`; UnknownNameError if there is none."""
-    if name not in _ENTRIES:
-        raise UnknownNameError("pruning method", name, _ENTRIES)
-    return _ENTRIES[name]
+    if is_users_own(name):
+        return CriterionEntry(name, "your own", "", name)
+    if name not in ENTRIES:
+        raise UnknownNameError("pruning method", name, ENTRIES)
+    return ENTRIES[name]
 
 
-def criterion(name: str) -> Scores:
-    """The scoring function of a criterion; UnknownNameError if there is none, or if it scores no filters."""
+def criterion(name: str) -> Callable[..., Any]:
+    """The function of a criterion, of the kind that its entry says; a user's own is imported.
+
+    Raises:
+        UnknownNameError: there is none, or it scores no filters.
+        UserError: the user's own cannot be imported; the message says why and where.
+    """
     written = entry(name).function
     if written is None:
-        raise UnknownNameError("criterion of filters", name, [one for one in _ENTRIES if _ENTRIES[one].function])
+        raise UnknownNameError("criterion of filters", name, [one for one in ENTRIES if ENTRIES[one].function])
+    if is_users_own(name):
+        return import_callable(name, "criterion", "name a function of a layer and its context", UserError)
     module, _, function = written.partition(":")
-    return cast("Scores", getattr(importlib.import_module(module), function))
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def check_options(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that a criterion does not take; a user's own says itself what it takes.
+
+    Raises:
+        UnknownNameError: it has no such option.
+        UserError: it has none at all, or a value is not of the default's kind, or not positive.
+    """
+    if is_users_own(name):
+        return
+    allowed = entry(name).options
+    for option, value in given.items():
+        if not allowed:
+            raise UserError(f"method {name} takes no options, and is given {', '.join(given)}", hint="leave them out")
+        if option not in allowed:
+            raise UnknownNameError(f"option of method {name}", option, allowed)
+        kinds = (int,) if isinstance(allowed[option], int) else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+            raise UserError(
+                f"method {name}: {option} is {value!r}",
+                hint=f"a {'whole ' if kinds == (int,) else ''}number above 0, such as {allowed[option]}",
+            )
