@@ -83,8 +83,8 @@ class Network:
             )
 
     def weight(self, layer: str) -> torch.Tensor:
-        """float64 weight of a layer."""
-        return self.model.get_submodule(layer).get_parameter("weight").detach().double()
+        """float64 weight of a layer, in the computer's own memory."""
+        return self.model.get_submodule(layer).get_parameter("weight").detach().double().cpu()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def scores(network: Network) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             seen, _ = network.flows.run([node for _, node in maps], images)
         for layer, node in maps:
-            value = seen[node].double()
+            value = seen[node].double().cpu()
             moments[layer].add(value.transpose(0, 1).flatten(1) if value.dim() == 4 else value.flatten(0, -2).mT)
     return {layer: _order_of_leaving(one.correlations()) for layer, one in moments.items()}
 
