@@ -82,6 +82,41 @@ def _entries() -> Mapping[str, MethodEntry]:
             "He et al. 2018, Soft filter pruning, algorithm 1",
             options={"norm": 2.0},
         ),
+        MethodEntry(
+            "psp",
+            "trained structure parameters with a threshold; ratio: share of structures of inner convolutions",
+            "Schindler et al., Parameterized structured pruning, equations 2-7",
+            structures=("column", "channel", "shape", "filter", "layer", "layer+channel"),
+            scope="global",
+            options={
+                "structure": "column",
+                "regulariser": "decay",
+                "strength": 1e-4,
+                "threshold": None,
+                "initial": "gaussian",
+                "gradient": "chain",
+            },
+        ),
+        MethodEntry(
+            "ssl",
+            "group lasso over filters and over channels; filters of smallest norm go",
+            "Wen et al. 2016, Structured sparsity learning, equation 4",
+            options={"by_filter": 1e-3, "by_channel": 1e-3},
+        ),
+        MethodEntry(
+            "lobster",
+            "weights that the loss does not feel are shrunk, then cut; unstructured: the ratio is of weights",
+            "Tartaglione et al. 2021, LOBSTER; round-trip journey, equation 1",
+            structures=("weight",),
+            scope="global",
+            options={"strength": 1e-4, "tolerance": 0.05, "fill": True},
+        ),
+        MethodEntry(
+            "serene",
+            "neurons that the output does not feel are shrunk, then cut as far as the validation loss lets them",
+            "Tartaglione et al. 2022, SeReNe; round-trip journey, equation 2",
+            options={"strength": 1e-4, "tolerance": 0.05, "images": 64, "fill": True},
+        ),
     ]
     return MappingProxyType({one.name: one for one in entries})
 

@@ -81,6 +81,11 @@ class Job:
         loader = DataLoader(self.dataset.train, self.schedule.batch_size, generator=torch.Generator())
         return [(images, labels) for images, labels in islice(loader, LOOKED_AT)]
 
+    def norms(self, layers: Iterable[str]) -> dict[str, torch.Tensor]:
+        """The Euclidean norm of each filter as it is now, float32 [C_out] for each layer."""
+        weights = {name: self.model.get_parameter(f"{name}.weight").detach().cpu() for name in layers}
+        return {name: weight.flatten(1).norm(dim=1) for name, weight in weights.items()}
+
     def filter_masks(
         self, sites: Sequence[Site], gone: Mapping[str, torch.Tensor], facts: Mapping[str, Any] | None = None
     ) -> Masks:
