@@ -1,6 +1,6 @@
 """From scores to masks: how many filters go, and which. Start with `choose`.
 
-Criteria score once (`select.py`), methods that train score as often as they like (`methods/`): both choose here.
+Criteria score once (`select.py`), methods that train score as often as they like (`trained/`): both choose here.
 """
 
 from __future__ import annotations
