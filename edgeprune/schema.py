@@ -34,7 +34,8 @@ class Record(BaseModel):
 class NetworkKey(Record):
     """Which network: a model trained on a dataset, pruned by a recipe, in one of its three forms.
 
-    A dense network belongs to no recipe: its `method` is "" and its `pruning_ratio` None.
+    A dense network belongs to no recipe: its `method` is "" and its `pruning_ratio` None. That is None too where the
+    recipe has a ratio for each layer: `method` says them.
     """
 
     model: str

@@ -22,7 +22,7 @@ class Recipe:
 
     method: str
     scope: Literal["local", "global"]
-    ratio: float
+    ratio: float | Mapping[str, float]
     seed: int
     batchnorm: Literal["mask", "keep"]
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
@@ -35,8 +35,15 @@ class Recipe:
             parts.append(self.scope)
         if self.batchnorm != "mask":
             parts.append(f"bn-{self.batchnorm}")
-        options = ",".join(f"{key}={self.options[key]}" for key in sorted(self.options))
-        return "-".join(parts) + (f"({options})" if options else "")
+        details = [f"{key}={self.options[key]}" for key in sorted(self.options)]
+        if isinstance(self.ratio, Mapping):
+            details += [f"{layer}:{self.ratio[layer]:g}" for layer in sorted(self.ratio)]
+        return "-".join(parts) + (f"({','.join(details)})" if details else "")
+
+    @property
+    def network_ratio(self) -> float | None:
+        """The ratio of the whole network; None where layers have their own, which are part of the label."""
+        return None if isinstance(self.ratio, Mapping) else self.ratio
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def networks(spec: MatrixSpec) -> list[PlannedNetwork]:
                         model=model.label,
                         dataset=dataset,
                         method=recipe.label,
-                        pruning_ratio=recipe.ratio,
+                        pruning_ratio=recipe.network_ratio,
                         seed=recipe.seed,
                         variant=variant,
                     )

@@ -41,7 +41,8 @@ def check_names(spec: MatrixSpec, lines: Lines) -> None:
         for at, name in enumerate(recipe.models):
             known("model of this matrix", name, [one.name for one in spec.models], ("prune", number, "models", at))
         for at, method in enumerate(recipe.method):
-            known("method", method, pruning.methods(), ("prune", number, "method", at))
+            if not pruning.is_users_own(method):
+                known("method", method, pruning.methods(), ("prune", number, "method", at))
             try:
                 pruning.check_options(method, recipe.options)
             except UserError as error:

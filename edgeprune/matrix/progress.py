@@ -135,7 +135,8 @@ class BarProgress:
 def name(key: CellKey) -> str:
     """A cell in the words of a progress line."""
     network = key.network
-    recipe = "" if network.variant == "dense" else f" {network.method} {network.pruning_ratio:g}"
+    ratio = "" if network.pruning_ratio is None else f" {network.pruning_ratio:g}"
+    recipe = "" if network.variant == "dense" else f" {network.method}{ratio}"
     where = f"{key.runtime} on {key.device}, {key.threads} thread{'s' if key.threads > 1 else ''}"
     return f"{network.model}{recipe} {network.variant}, {where}"
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune import datasets, models
+from edgeprune import datasets, models, pruning
 from edgeprune.matrix.cache import fingerprint, versions
 from edgeprune.matrix.spec import DataSpec, ModelSpec
 from edgeprune.matrix.tasks import NetworkJob
@@ -65,6 +65,7 @@ def weights_ingredients(job: NetworkJob) -> dict[str, Any]:
     return {
         "dense": dense_ingredients(job.dense()),
         "recipe": asdict(job.recipe),
+        "own_criterion": _own_source(job.recipe.method) if pruning.is_users_own(job.recipe.method) else None,
         "finetune": dict(job.finetune),
         "code": fingerprint("pruning"),
     }
@@ -92,7 +93,7 @@ def _files(data: DataSpec) -> str | None:
 
 
 def _own_source(name: str) -> str:
-    """Hash of the sources a user's model may be made from: its package, or all modules beside a single file."""
+    """Hash of the sources that a user's own may be made from: its package, or all modules beside a single file."""
     top = name.partition(":")[0].partition(".")[0]
     found = importlib.machinery.PathFinder.find_spec(top, [os.getcwd(), *sys.path])
     digest = hashlib.sha256()

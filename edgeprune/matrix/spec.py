@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_serializer
 
 from edgeprune import transport
 from edgeprune.errors import MatrixError, UserError, nearest_hint
@@ -27,6 +27,19 @@ def _as_list(value: Any) -> Any:
 
 def _as_named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _as_ratio(value: Any) -> float | dict[str, float]:
+    """A fraction, or one for each layer; names such as 0, of a Sequential, are numbers in YAML."""
+    if isinstance(value, Mapping) and value:
+        return {str(layer): _as_fraction(one) for layer, one in value.items()}
+    return _as_fraction(value)
+
+
+def _as_fraction(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+        raise ValueError("a pruning ratio is 0 <= ratio < 1")
+    return float(value)
 
 
 class _Strict(BaseModel):
@@ -86,15 +99,20 @@ class ModelSpec(_Strict):
         return ":" in self.name
 
 
+Ratio = Annotated[float | dict[str, float], PlainValidator(_as_ratio)]
+
+
 class PruneSpec(_Strict):
     """Every combination of the lists is a recipe; for all models, or for those that `models` names.
 
-    A scope that is left out is what the method's paper has. `options` are those of all methods of the entry.
+    A scope that is left out is what the method's paper has. `options` are those of all methods of the entry. A ratio
+    may be a mapping of layers to theirs: `{conv1: 0.5, conv2: 0.7}`; layers that it does not name stay whole. A method
+    `package.module:function` is a criterion of the user's own; naming it runs their code.
     """
 
     models: Annotated[list[str], BeforeValidator(_as_list)] = []
     method: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
-    ratio: Annotated[list[Annotated[float, Field(ge=0.0, lt=1.0)]], BeforeValidator(_as_list)] = Field(min_length=1)
+    ratio: Annotated[list[Ratio], BeforeValidator(_as_list)] = Field(min_length=1)
     seed: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_as_list)] = [0]
     scope: Annotated[list[Literal["local", "global"] | None], BeforeValidator(_as_list)] = [None]
     batchnorm: Literal["mask", "keep"] = "mask"

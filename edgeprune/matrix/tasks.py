@@ -51,7 +51,8 @@ class Task:
     def title(self) -> str:
         """What a progress line calls this work."""
         job = self.job
-        recipe = f" {job.recipe.label} {job.recipe.ratio:g}" if job.recipe else ""
+        ratio = job.recipe.network_ratio if job.recipe else None
+        recipe = (f" {job.recipe.label}" if job.recipe else "") + ("" if ratio is None else f" {ratio:g}")
         network = f"{job.model.label}{recipe} {job.variant}"
         place = "" if self.target in ("", "host") else f" on {self.target}"
         words = {

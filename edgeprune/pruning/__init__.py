@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.errors import UnknownNameError
 from edgeprune.pruning import criteria
-from edgeprune.pruning.criteria import CriterionEntry
+from edgeprune.pruning.criteria import CriterionEntry, is_users_own
 from edgeprune.pruning.trained import ENTRIES as _TRAINED
 from edgeprune.pruning.trained import MethodEntry, Option
 from edgeprune.pruning.trained.options import sort_options
@@ -29,6 +29,7 @@ __all__ = [
     "check_options",
     "default_scope",
     "entry",
+    "is_users_own",
     "methods",
     "prune",
 ]

@@ -167,7 +167,8 @@ def _noise(results: Results) -> str:
 
 def _cell_name(cell: CellResult) -> str:
     key, network = cell.key, cell.key.network
-    recipe = "" if network.variant == "dense" else f" {network.method} {wording.percent(network.pruning_ratio)}"
+    ratio = "" if network.pruning_ratio is None else f" {wording.percent(network.pruning_ratio)}"
+    recipe = "" if network.variant == "dense" else f" {network.method}{ratio}"
     name = f"{wording.model_name(network.model)}{recipe} {network.variant}"
     return f"{name}, {wording.runtime_name(key.runtime)} on {key.device}, {key.threads} thread" + "s" * (
         key.threads > 1

@@ -71,8 +71,9 @@ class PairResult:
 
     @property
     def pruning_ratio(self) -> float:
-        """Fraction of filters that was to be removed."""
-        return self.key.network.pruning_ratio or 0.0
+        """Fraction of filters that was to be removed; that was removed, where layers had ratios of their own."""
+        ratio = self.key.network.pruning_ratio
+        return 1.0 - 1.0 / self.theoretical_filters if ratio is None else ratio
 
     @property
     def realised(self) -> float | None:
@@ -195,8 +196,10 @@ def _pairs(cells: Sequence[CellResult], networks: Sequence[Network]) -> tuple[Pa
 
 def _removed(masked: CellResult) -> float:
     """The part of the filters that is gone: the ratio, up to rounding in each layer; of weights, what they emptied."""
-    network, ratio = masked.network, masked.key.network.pruning_ratio or 0.0
-    if network is None or abs(network.pruned_filters - ratio * network.filters) <= len(network.layers) / 2:
+    network, ratio = masked.network, masked.key.network.pruning_ratio
+    if network is None:
+        return ratio or 0.0
+    if ratio is not None and abs(network.pruned_filters - ratio * network.filters) <= len(network.layers) / 2:
         return ratio
     return network.pruned_filters / network.filters
 

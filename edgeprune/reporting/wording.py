@@ -80,8 +80,10 @@ def recipe_label(key: NetworkKey, among: Sequence[NetworkKey]) -> str:
     A dense network has none: "–", or its seed where there are several dense ones.
     """
     alike = [other for other in among if (other.variant == "dense") == (key.variant == "dense")]
-    parts = [] if key.variant == "dense" else [percent(key.pruning_ratio or 0.0)]
-    if len({other.method for other in alike}) > 1:
+    parts = [] if key.variant == "dense" else [percent(key.pruning_ratio)]
+    if key.variant != "dense" and key.pruning_ratio is None:
+        parts = [key.method]  # which says the ratios of the layers
+    elif len({other.method for other in alike}) > 1:
         parts.insert(0, key.method)
     if len({other.seed for other in alike}) > 1:
         parts.append(f"seed {key.seed}")

@@ -28,6 +28,19 @@ def load(folder: Path, text: str) -> spec.MatrixSpec:
     return spec.load(path)
 
 
+def test_layers_may_have_ratios_of_their_own_and_methods_be_the_users(tmp_path: Path) -> None:
+    text = GOOD.replace(
+        "method: [l1, l2], ratio: [0.3, 0.5]", "method: my.code:score, ratio: [{conv1: 0.5, 2: 0}, 0.25]"
+    )
+    found = [one for one in networks(load(tmp_path, text)) if one.key.variant == "masked"]
+    assert [one.key.method for one in found] == ["my.code:score(2:0,conv1:0.5)", "my.code:score"]
+    assert [one.key.pruning_ratio for one in found] == [None, 0.25]
+    assert [one.recipe.ratio for one in found if one.recipe] == [{"conv1": 0.5, "2": 0.0}, 0.25]
+    for wrong in ("{conv1: 1.5}", "{}", "true"):
+        with pytest.raises(MatrixError, match=r"m.yaml:5: prune.0..ratio.0.: .* is no pruning ratio"):
+            load(tmp_path, GOOD.replace("[0.3, 0.5]", f"[{wrong}]"))
+
+
 def test_the_quickstart_matrix_is_the_design_s(tmp_path: Path) -> None:
     quickstart = spec.load(spec.find("quickstart"))
     assert [model.name for model in quickstart.models] == ["lenet5", "resnet20"]

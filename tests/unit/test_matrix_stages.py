@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from edgeprune import shrinking, training
+from edgeprune import pruning, shrinking, training
 from edgeprune.errors import ResultsError
 from edgeprune.matrix import spec
 from edgeprune.matrix.cache import Cache
 from edgeprune.matrix.cells import Recipe, cells
 from edgeprune.matrix.manifest import open_manifest
-from edgeprune.matrix.sources import dataset_of, first_images, load_weights
+from edgeprune.matrix.sources import dataset_of, first_images, load_weights, weights_ingredients
 from edgeprune.matrix.stages import NETWORK_FILE, REFERENCE_FILE, prepare
 from edgeprune.matrix.tasks import NetworkJob, Task, task_from_json, task_to_json
 
@@ -91,3 +91,23 @@ def test_a_folder_holds_one_way_to_shrink(tmp_path: Path) -> None:
     stored.write_text(json.dumps(older))
     with pytest.raises(ResultsError, match="drop"):
         open_manifest(tmp_path, dropping, cells(dropping))
+
+
+def test_a_method_that_mends_gets_the_matrix_s_images(tmp_path: Path, job: NetworkJob) -> None:
+    recipe = Recipe("thinet", "local", {"0": 0.5}, 0, "mask", {"positions": 2})
+    sent = task_from_json(json.loads(json.dumps(task_to_json(Task("recipe", replace(job, recipe=recipe))))))
+    folder = prepare(Cache(tmp_path / "cache"), sent, silent)
+    masks = pruning.Masks.load(folder / "masks.safetensors")
+    assert [int((~masks[name]).sum()) for name in ("0", "1", "3")] == [4, 4, 0]
+    assert masks.facts["options"] == {"positions": 2}
+    assert set(masks.replaced) == {"3.weight"}
+    assert not load_weights(job, folder).get_submodule("0").weight[~masks["0"]].any()
+
+
+def test_a_changed_criterion_of_the_user_s_is_another_recipe(tmp_path: Path, job: NetworkJob) -> None:
+    own = replace(job, recipe=replace(RECIPE, method="own_for_stages:score"))
+    keys = []
+    for power in (1, 2, 1):
+        (tmp_path / "own_for_stages.py").write_text(f"def score(layer, context):\n    return layer.bias ** {power}\n")
+        keys.append(json.dumps(weights_ingredients(own)))
+    assert keys[0] == keys[2] != keys[1]
