@@ -35,14 +35,14 @@ class Way:
 
 
 def local_way(request: pytest.FixtureRequest) -> Iterator[Way]:
-    """This machine, with a cache of the test's own."""
-    patch = request.getfixturevalue("monkeypatch")
-    patch.setenv("EDGEPRUNE_CACHE", str(request.getfixturevalue("tmp_path") / "cache"))
+    """This machine, with a cache of the tests' own."""
 
     def look(arguments: Sequence[str]) -> bytes:
         return subprocess.run(arguments, check=True, capture_output=True).stdout
 
-    yield Way(lambda: connect("local"), look, os.uname().machine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPRUNE_CACHE", str(request.getfixturevalue("tmp_path_factory").mktemp("cache")))
+        yield Way(lambda: connect("local"), look, os.uname().machine)
 
 
 def ssh_way(request: pytest.FixtureRequest) -> Iterator[Way]:
@@ -79,19 +79,25 @@ def way_over(link: Callable[[], Link], machine: str, has_python: bool = True) ->
 WAYS = {"local": local_way, "ssh": ssh_way, "virtual-pi": pi_way, "virtual-phone": phone_way}
 
 
-@pytest.fixture(params=list(WAYS))
+@pytest.fixture(scope="module", params=list(WAYS))
 def way(request: pytest.FixtureRequest) -> Iterator[Way]:
     """Each way to a device in turn."""
     yield from WAYS[request.param](request)
 
 
-@pytest.fixture
-def transport(way: Way) -> Iterator[Transport]:
-    """A transport to each device in turn, which is ours."""
+@pytest.fixture(scope="module")
+def kept(way: Way) -> Iterator[Transport]:
+    """One transport for all tests of a file: under emulation a greeting and a farewell take many seconds."""
     one = way.connect()
-    assert one.acquire()
     yield one
     one.close()
+
+
+@pytest.fixture
+def transport(kept: Transport) -> Transport:
+    """A transport to each device in turn, which is ours, whatever the test before did to it."""
+    assert kept.acquire()
+    return kept
 
 
 @pytest.fixture(scope="session")

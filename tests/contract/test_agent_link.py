@@ -28,7 +28,7 @@ for had, line in enumerate(sys.stdin):
     sys.stdout.flush()
 """
 ENDING = "print('{\"up\":true}', flush=True); input(); print('[]'); raise SystemExit(9)"
-KILLS = {"dash": 30, "bash": 10, "busybox": 10, "mksh": 10}
+KILLS = {"dash": 12, "bash": 4, "busybox": 4, "mksh": 4}
 
 
 @pytest.fixture(params=sorted(SHELLS))
