@@ -59,6 +59,32 @@ TOGETHER = {
 }
 """Files whose tests one process runs, one after the other, with all files that have the same in common."""
 
+LONG = {
+    "test_adb.py",
+    "test_board_python.py",
+    "test_clock_jump.py",
+    "test_device_run.py",
+    "test_doctor.py",
+    "test_fault_campaign.py",
+    "test_first_device_pages.py",
+    "test_governor.py",
+    "test_run_faults.py",
+    "test_standin_programs.py",
+    "test_virtual_machine.py",
+}
+"""Files of many minutes on two cores, nearly all of them under emulation: `--brief` leaves them out."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--brief", action="store_true", help="leave out the files of many minutes, named in conftest.LONG")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--brief"):
+        left_out = [item for item in items if item.path.name in LONG]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.path.name not in LONG]
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:

@@ -139,6 +139,9 @@ class LocalTransport:
 
     def clean(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:  # what it locked is gone: to hold it on would keep nobody out
+            os.close(self._lock)
+            self._lock = None
 
     def close(self) -> None:
         if self._lock is not None:
