@@ -121,6 +121,16 @@ _ALL = (
         options={"positions": 10},
     ),
     CriterionEntry(
+        "dcp",
+        "greedy, by what the next layer needs to give its output and to tell classes apart; solves it on the way",
+        "Zhuang et al. 2018, Discrimination-aware channel pruning (DCP), section 3, algorithm 2; the classifier is "
+        "fitted to sampled places, and the network is not trained with it first",
+        f"{_HERE}.dcp:choose",
+        takes="counts",
+        looks_at_data=True,
+        options={"positions": 10, "discrimination": 1.0, "steps": 5},
+    ),
+    CriterionEntry(
         "fma",
         "one less the correlation of a feature map with those that stay",
         "Li et al. 2022, Feature map analysis-based dynamic CNN pruning (FMA)",
