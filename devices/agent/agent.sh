@@ -17,8 +17,9 @@
 #   {"event":"reading","uptime_s":T,"temp_c":..,"clock_hz":[..],"throttled":..,..}  about once a second, from other cores
 #   {"event":"taken","by":P}             another `attach` has the launch from here on
 #   {"event":"alive"}                    answers a request {"op":"alive"}, which is a sign of life and nothing else
-#   {"event":"exit","status":S,"stopped":null|"stdin"|"silence","stderr":".."}   last; S above 128 is a signal; stopped
-#                                        says why the agent ended the program, stderr is the end of what it wrote there
+#   {"event":"exit","status":S,"stopped":null|"stdin"|"silence","refused":null|"..","stderr":".."}   last; S above 128 is
+#                                        a signal; stopped says why the agent ended the program, refused why this device
+#                                        cannot carry it out, stderr is the end of what it wrote there
 # All but the first two are lines of the launch's spool and are counted in LINES.
 #
 # What it keeps lies in $EDGEPRUNE_AGENT_FOLDER (0700), else beside these files. $EDGEPRUNE_SHELL is the shell that keeps
@@ -118,6 +119,9 @@ core_ids() {
   done
 }
 
+# numbers of the processes whose environment holds $1
+marked() { grep -lF "$1" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'; }
+
 usage() {
   sed -n 's/^#   \(agent.sh [^ ].*\)/usage: \1/p' "$0" >&2
   exit 64
@@ -130,6 +134,7 @@ if has setsid; then detach=setsid; fi
 . "$here/device.sh"
 . "$here/facts.sh"
 . "$here/launch.sh"
+. "$here/program.sh"
 . "$here/lease.sh"
 
 case "${1:-} $#" in

@@ -10,7 +10,7 @@
 #
 # Requests are numbered in the order of the laptop's sending. The clerk hands on number N+1 after N and drops all others:
 # one that a slow, lost link delivers late has come by the new link already, or will.
-# shellcheck shell=sh disable=SC2154 # here, folder, line, now, detach: agent.sh
+# shellcheck shell=sh disable=SC2119,SC2120,SC2154 # here, folder, line, now, detach: agent.sh; $1: lease.sh
 
 SILENCE_S=${EDGEPRUNE_SILENCE_S:-90} # without a sign of life from the laptop for so long the link is dead
 _LONG=3000                           # longer requests go by file: a pipe takes 4096 bytes in one piece
@@ -62,11 +62,11 @@ mark_client() {
   exec ${EDGEPRUNE_SHELL:-sh} "$here/agent.sh" "$@"
 }
 
-# whether the launch's `keep` still runs, in this process of that number and no later one; its number in `keeper`
+# whether the `keep` of the launch (or of $1) runs, in this process of that number and no later one; it is in `keeper`
 keeper_lives() {
-  read_number "$launch/keeper"
+  read_number "${1:-$launch}/keeper"
   keeper=$line
-  [ -n "$keeper" ] && grep -qF "EDGEPRUNE_LAUNCH=$launch" "/proc/$keeper/environ" 2>/dev/null
+  [ -n "$keeper" ] && grep -qF "EDGEPRUNE_LAUNCH=${1:-$launch}" "/proc/$keeper/environ" 2>/dev/null
 }
 
 has_exit() { case $(tail -n 1 "$launch/spool" 2>/dev/null) in '{"event":"exit",'*) ;; *) return 1 ;; esac; }
@@ -153,15 +153,17 @@ keep() {
   clerk | work "$@"
 }
 
-# keep this shell and all that it starts off the worker's cores, where there are others
+# keep this shell and all that it starts, and the governor's guard, off the worker's cores, where there are others
 leave_cores() {
   has taskset || return 0
   _others=
   for _id in $all_cores; do
     case ",$1," in *",$_id,"*) ;; *) _others="$_others${_others:+,}$_id" ;; esac
   done
-  [ -z "$_others" ] || taskset -p "$(mask_of "$_others")" "$$" >/dev/null 2>&1
-  return 0
+  [ -n "$_others" ] || return 0
+  _others=$(mask_of "$_others")
+  taskset -p "$_others" "$$" >/dev/null 2>&1
+  ! guard_lives || taskset -p "$_others" "$keeper" >/dev/null 2>&1
 }
 
 # read the inbox; hand requests to the worker (stdout) and decide when it has to end
@@ -228,11 +230,22 @@ end_worker() {
 # to the worker with all its children
 signal_worker() { kill -"$1" "${detach:+-}$worker" 2>/dev/null; }
 
-# run the program on the cores $1 with the clerk's words as its stdin, and say how it ended
+# carry the program out with the clerk's words as its stdin, if this device can, and say how it ended
 work() {
+  exec 4<&0
+  begin_readings "$all_cores"
+  judge_program "$2"
+  status=126
+  [ -n "$refused" ] || carry_out "$@"
+  judge_end
+  finish
+  say exit >&3
+}
+
+# the program on the cores $1, until it and all that it started has ended
+carry_out() {
   cores=$1 pinned=null
   shift
-  exec 4<&0
   if [ "$cores" != - ] && has taskset; then
     pinned="[$cores]"
     set -- taskset "$(mask_of "$cores")" "$@"
@@ -246,7 +259,6 @@ work() {
   worker=$!
   unset EDGEPRUNE_WORKER
   say "worker $worker" >&3
-  begin_readings "$all_cores"
   pulse &
   pulse=$!
   wait "$worker" 2>/dev/null
@@ -255,8 +267,6 @@ work() {
   kill_strays
   kill -KILL "$pulse" 2>/dev/null
   wait "$pulse" 2>/dev/null # nothing may be written after the last lines
-  finish
-  say exit >&3
 }
 
 # every second: a reading, where there is anything to read, and a tick for the clerk
@@ -276,14 +286,12 @@ kill_strays() {
   for _pid in $(marked "EDGEPRUNE_WORKER=$launch"); do kill -KILL "$_pid" 2>/dev/null; done
 }
 
-# numbers of the processes whose environment holds $1
-marked() { grep -lF "$1" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'; }
-
 # the last lines of the spool; a line that the worker left unfinished is ended first
 finish() {
   [ -z "$(tail -c 1 "$launch/spool")" ] || tell ''
   ! has_sensors || reading >>"$launch/spool"
   read_line "$launch/stopped"
   stopped=$(json_text "$line")
-  tell "{\"event\":\"exit\",\"status\":$status,\"stopped\":$stopped,\"stderr\":$(json_string "$(tail -c 2000 "$launch/stderr")")}"
+  _said="{\"event\":\"exit\",\"status\":$status,\"stopped\":$stopped,\"refused\":$(json_text "$refused"),"
+  tell "$_said\"stderr\":$(json_string "$(tail -c 2000 "$launch/stderr")")}"
 }

@@ -183,7 +183,10 @@ class Channel:
     def _exit_error(self, event: dict[str, Any]) -> TransportError | RemoteError:
         if event.get("stopped"):
             return LinkLostError(f"{self._device}: the link was lost, and the device ended the program")
-        return self._error(_exit_words(int(event["status"])), str(event.get("stderr", "")))
+        words = str(event.get("stderr", ""))
+        if event.get("refused"):
+            return self._error(f"the program cannot be executed here: {event['refused']}", words)
+        return self._error(_exit_words(int(event["status"])), words)
 
     def _error(self, what: str, words: str = "") -> RemoteError:
         return RemoteError(
@@ -292,5 +295,5 @@ def _exit_words(status: int) -> str:
     if status > 128:
         cause = " (out of memory?)" if status == 137 else ""
         return f"the program was ended by signal {status - 128}{cause}"
-    meaning = {126: " (cannot be executed here: wrong architecture?)", 127: " (not found on the device)"}
+    meaning = {126: " (cannot be executed here)", 127: " (not found on the device)"}
     return f"the program ended with status {status}{meaning.get(status, '')}"

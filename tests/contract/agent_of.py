@@ -71,10 +71,12 @@ class AgentOf:
             self.command(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
 
-    def channel(self, program: Sequence[str], launch: str = "launch", patience: float = 20.0) -> Channel:
+    def channel(
+        self, program: Sequence[str], launch: str = "launch", patience: float = 20.0, cores: str = "0"
+    ) -> Channel:
         """The laptop's end of a launch, which comes back when its client is lost."""
         return Channel(
-            self.command("run", launch, "0", *program),
+            self.command("run", launch, cores, *program),
             "device",
             attach=lambda lines, requests: self.command("attach", launch, str(lines), str(requests)),
             patience=patience,

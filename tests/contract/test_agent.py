@@ -65,7 +65,8 @@ def test_requests_answers_stderr_and_exit_pass_through(agent: AgentOf) -> None:
     lines.remove(')x($ \\ {"a":1}')
     said = [json.loads(line) for line in lines]
     assert said[0]["event"] == "started"
-    assert said[-1] == {"event": "exit", "status": 7, "stopped": None, "stderr": 'last \\ "words"\nof it'}
+    words = 'last \\ "words"\nof it'
+    assert said[-1] == {"event": "exit", "status": 7, "stopped": None, "refused": None, "stderr": words}
 
 
 def test_a_program_may_be_any_words(agent: AgentOf) -> None:
