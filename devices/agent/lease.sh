@@ -20,15 +20,12 @@ lease() {
 
 # what is in force, in `holder`, `left` and `stale` (who had a lease that ran out)
 read_lease() {
-  latest=0 holder='' left=0 stale=''
-  for _l in "$folder"/leases/[0-9]*; do
-    _n=${_l##*/}
-    [ -e "$_l/state" ] && [ "$_n" -gt "$latest" ] && latest=$_n
-  done
+  latest=0 holder='' left=0 stale='' _seen=
   read_line /proc/sys/kernel/random/boot_id
   boot=${line:-unknown}
   read_uptime
-  read_line "$folder/leases/$latest/state"
+  # a lease that is renewed meanwhile is another folder; once the list stays the same nothing is readable
+  until find_state || [ "$_listed" = "$_seen" ]; do _seen=$_listed; done
   _boot=${line%% *}
   _rest=${line#* }
   _until=${_rest%% *}
@@ -41,6 +38,18 @@ read_lease() {
   if [ "$_boot" != "$boot" ] || [ "$left" -le 0 ] || [ "$left" -gt "$_granted" ]; then
     stale=$holder holder='' left=0
   fi
+}
+
+# the state of the largest lease in `line`, its number in `latest`, all there are in `_listed`; false if there is none
+find_state() {
+  latest=0 _listed=
+  for _l in "$folder"/leases/[0-9]*; do
+    _n=${_l##*/}
+    _listed="$_listed $_n"
+    [ -e "$_l/state" ] && [ "$_n" -gt "$latest" ] && latest=$_n
+  done
+  read_line "$folder/leases/$latest/state"
+  [ -n "$line" ]
 }
 
 # take, renew or drop ($1) for the owner $2, for $3 seconds
@@ -64,7 +73,10 @@ change_lease() {
 write_lease() {
   _new=$folder/leases/new.$$
   rm -rf "$_new"
-  mkdir "$_new" && say "$2" >"$_new/state" || exit 125
+  if ! { mkdir "$_new" && say "$2" >"$_new/state"; }; then # a full disk
+    rm -rf "$_new"
+    exit 125
+  fi
   mv "$_new" "$folder/leases/$1" 2>/dev/null || return 1
   if [ -e "$folder/leases/$1/${_new##*/}" ]; then # mv went into the folder that another had made
     rm -rf "$folder/leases/$1/${_new##*/}"
@@ -103,18 +115,30 @@ governor() {
       [ -e "$folder/governors/$_id" ] || say "$line" >"$folder/governors/$_id"
       { say "$1" >"$_file"; } 2>/dev/null && _set="$_set${_set:+,}$_id"
     done
-    if [ -n "$_set" ]; then
-      # shellcheck disable=SC2086 # no setsid is no word, and a shell may be two: busybox sh
-      EDGEPRUNE_LAUNCH=$folder/launches/guard $detach ${EDGEPRUNE_SHELL:-sh} "$here/agent.sh" guard \
-        </dev/null >/dev/null 2>&1 &
-    fi
+    [ -z "$_set" ] || guard_lives || start_guard
   fi
   printf '{"event":"governor","lease":%s,"cores":[%s]}\n' "$([ -n "$holder" ] && printf true || printf false)" "$_set"
+}
+
+# one guard a lease: it ends with it, or is ended by who takes the next
+guard_lives() { keeper_lives "$folder/launches/guard"; }
+
+start_guard() {
+  _guard=$folder/launches/guard
+  mkdir -p "$_guard" || exit 125
+  # shellcheck disable=SC2086 # no setsid is no word, and a shell may be two: busybox sh
+  EDGEPRUNE_LAUNCH=$_guard $detach ${EDGEPRUNE_SHELL:-sh} "$here/agent.sh" guard </dev/null >/dev/null 2>&1 &
+  say "$!" >"$_guard/keeper"
+  for _ in 1 2 3 4 5 6 7 8 9 10; do # it is known by its environment, which it has a moment later
+    ! guard_lives || return 0
+    sleep 0.1 || sleep 1
+  done
 }
 
 # wait for the end of the lease; nobody else may be there to see it
 guard() {
   while read_lease && [ -n "$holder" ]; do sleep 5; done
+  rm -f "$folder/launches/guard/keeper"
   restore_governors
 }
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.contract.agent_of import SHELLS, AgentOf, gone, hang_up, words_of
@@ -87,6 +90,27 @@ def test_what_an_earlier_holder_left_running_is_ended(agent: AgentOf) -> None:
     assert not (agent.folder / "launches").exists()
 
 
+def test_a_lease_that_cannot_be_written_leaves_nothing(agent: AgentOf) -> None:
+    """Files that may not grow stand for a full disk; Python's children would otherwise die of it at once."""
+    agent.ask("lease", "take", "anna", "60")
+    done = subprocess.run(
+        agent.command("lease", "renew", "anna", "60"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        restore_signals=False,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 125
+    assert [entry.name for entry in (agent.folder / "leases").iterdir()] == ["1"]
+    assert agent.ask("lease", "renew", "anna", "60")["mine"] is True
+
+
+def test_a_lease_that_a_power_cut_emptied_is_none(agent: AgentOf) -> None:
+    agent.ask("lease", "take", "anna", "60")
+    (agent.folder / "leases" / "1" / "state").write_text("")
+    assert agent.ask("lease", "take", "bert", "60")["mine"] is True
+
+
 # --- the governor, on a folder that stands for /sys -------------------------------------------------------------------
 
 
@@ -102,6 +126,10 @@ def governors(agent: AgentOf, tmp_path: Path) -> list[Path]:
     return files
 
 
+def guards_of(agent: AgentOf) -> list[psutil.Process]:
+    return [process for process in agent.processes() if process.cmdline()[-1:] == ["guard"]]
+
+
 def words(files: list[Path]) -> set[str]:
     return {file.read_text().strip() for file in files}
 
@@ -114,8 +142,42 @@ def test_a_governor_is_set_for_the_lease_s_time(agent: AgentOf, governors: list[
         assert agent.ask("governor", "powersave")["lease"] is True
         assert agent.ask("governor", "performance")["cores"] == sorted(os.sched_getaffinity(0))
         assert words(governors) == {"performance"}
+        guards = guards_of(agent)
+        assert len(guards) == 1
         agent.ask(*(["lease", "drop", "anna"] if end == "drop" else ["clean"]))
         assert words(governors) == {"schedutil"}
+        assert gone(guards, 2.0)
+
+
+def test_a_lease_that_is_renewed_while_it_is_read_holds(agent: AgentOf, governors: list[Path]) -> None:
+    """A pipe in its place keeps the reader between listing the leases and reading the one that he found."""
+    boot, uptime = Path("/proc/sys/kernel/random/boot_id").read_text().strip(), Path("/proc/uptime").read_text()
+    leases = agent.folder / "leases"
+    (leases / "7").mkdir(parents=True)
+    agent.folder.chmod(0o700)
+    os.mkfifo(leases / "7" / "state")
+    asked = subprocess.Popen(agent.command("governor", "performance"), stdout=subprocess.PIPE)
+    with (leases / "7" / "state").open("w"):  # opens when the other does
+        (leases / "8").mkdir()
+        (leases / "8" / "state").write_text(f"{boot} {int(float(uptime.split()[0])) + 60} 60 anna\n")
+        shutil.rmtree(leases / "7")
+    answer = json.loads(asked.communicate(timeout=60)[0])
+    assert (answer["lease"], words(governors)) == (True, {"performance"})
+
+
+def test_a_governor_s_guard_keeps_off_the_worker_s_cores(agent: AgentOf, governors: list[Path]) -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) == 1:
+        pytest.skip("one core: nothing can keep off it")
+    agent.ask("lease", "take", "anna", "60")
+    agent.ask("governor", "performance")
+    (guard,) = guards_of(agent)
+    assert set(guard.cpu_affinity()) == cores
+    client = agent.start("run", "launch", str(min(cores)), "cat")
+    assert client.stdout is not None
+    assert b"started" in client.stdout.readline()
+    assert set(guard.cpu_affinity()) == cores - {min(cores)}
+    hang_up(client)
 
 
 def test_a_governor_is_restored_when_the_laptop_stays_away(agent: AgentOf, governors: list[Path]) -> None:
