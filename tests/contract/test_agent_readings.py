@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contract.agent_of import SHELLS, AgentOf, gone, hang_up, words_of
+from tests.contract.agent_of import SHELLS, AgentOf, events, gone, hang_up, words_of
 
 ARM_CPUINFO = "processor\t: 0\nFeatures\t: fp asimd crc32\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n"
 X86_CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: {}\nflags\t\t: fpu sse2\n"
@@ -91,6 +93,33 @@ def pi(write: Callable[[str, str], Path]) -> Path:
         write(f"sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq", "1800000\n")
         write(f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor", "ondemand\n")
     return write("sys/devices/platform/soc/soc:firmware/get_throttled", "30000\n")
+
+
+def test_readings_come_once_a_second(agent: AgentOf, pi: Path) -> None:
+    """By the device's own clock; a machine that is busy may delay some."""
+    client = agent.start("run", "launch", "-", "sleep", "6")
+    times = [event["uptime_s"] for event in events(client) if event["event"] == "reading"][:-1]  # the last is the end's
+    hang_up(client)
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    assert min(steps) >= 0.8
+    assert statistics.median(steps) <= 3.0
+
+
+def test_readings_are_taken_on_other_cores_than_the_worker_s(agent: AgentOf, pi: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) == 1:
+        pytest.skip("one core: nothing can keep off it")
+    client = agent.start("run", "launch", str(max(cores)), "sleep", "600")
+    assert client.stdout is not None
+    while b"reading" not in client.stdout.readline():
+        pass
+    (worker,) = (one for one in agent.processes() if one.cmdline() == ["sleep", "600"])
+    kept = [one for one in agent.processes() if "keep" in one.cmdline()]
+    assert set(worker.cpu_affinity()) == {max(cores)}
+    assert len(kept) >= 3  # the clerk, the pulse and what waits for the worker
+    for process in kept:
+        assert set(process.cpu_affinity()) == cores - {max(cores)}
+    hang_up(client)
 
 
 def test_the_facts_of_a_pi(agent: AgentOf, pi: Path) -> None:
