@@ -175,6 +175,19 @@ def test_a_program_that_is_not_there_is_told(transport: Transport) -> None:
     channel.stop()
 
 
+@pytest.mark.parametrize("cores", [None, [0]])
+def test_a_program_of_another_architecture_is_told(
+    transport: Transport, way: Way, tmp_path: Path, cores: list[int] | None
+) -> None:
+    """Its header is enough; what the emulated devices refuse here, this machine's kernel would start."""
+    made_for = 183 if way.machine == "x86_64" else 62
+    (tmp_path / "program").write_bytes(b"\x7fELF\2\1\1".ljust(16, b"\0") + bytes([2, 0, made_for, 0]) + bytes(44))
+    channel = transport.run(transport.push([tmp_path / "program"]), cores)
+    with pytest.raises(RemoteError, match="wrong architecture: it is made for"):
+        channel.receive(PATIENCE)
+    channel.stop()
+
+
 def test_silence_ends_in_a_transport_error(transport: Transport) -> None:
     channel = transport.run(["sleep", "60"], None)
     with pytest.raises(TransportError, match="no answer"):
