@@ -128,7 +128,7 @@ _ALL = (
         f"{_HERE}.dcp:choose",
         takes="counts",
         looks_at_data=True,
-        options={"positions": 10, "discrimination": 1.0, "steps": 5},
+        options={"positions": 4, "discrimination": 1.0, "steps": 5},
     ),
     CriterionEntry(
         "fma",

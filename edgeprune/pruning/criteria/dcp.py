@@ -25,7 +25,7 @@ _DECAY = 1e-3
 
 
 def choose(
-    network: Network, counts: Mapping[str, int], positions: int = 10, discrimination: float = 1.0, steps: int = 5
+    network: Network, counts: Mapping[str, int], positions: int = 4, discrimination: float = 1.0, steps: int = 5
 ) -> Choice:
     """The filters that go, and the next layers' weights as the last steps left them.
 
