@@ -17,11 +17,14 @@ import pytest
 
 from edgeprune import standins
 from tests.conftest import CHECKOUT, Installed
+from tests.standins import Plugged, Reached
 
 PAGES = {
     "first_raspberry_pi.md": ("virtual-pi", "pi@raspberrypi.local", "results/pi"),
     "first_phone.md": ("virtual-phone", "phone", "results/phone"),
 }
+
+_LISTING = 'ls -A {folder}; for p in /proc/[0-9]*; do tr "\\0" " " <"$p/cmdline"; echo; done 2>/dev/null; true'
 
 
 @pytest.fixture(params=sorted(PAGES))
@@ -51,6 +54,7 @@ def test_the_commands_of_the_page_work(page: str, installed: Installed) -> None:
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             ran.append(line.split()[1])
     assert ran == ["devices", "doctor", "run", "status", "devices"]
+    assert not re.search(r"^edgeprune|agent\.sh|serve --threads", _what_is_there(stand_in, installed.folder), re.M)
     with (installed.folder / results / "cells.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 3
@@ -59,6 +63,16 @@ def test_the_commands_of_the_page_work(page: str, installed: Installed) -> None:
         assert row["reason"].startswith("emulated")
         assert float(row["parity_rel"]) <= 1e-4
         assert not row["latency_ns_median"]
+
+
+def _what_is_there(stand_in: str, place: Path) -> str:
+    """The folder on the stand-in that edgeprune's own lies in, and the command lines of all that runs there."""
+    device = place / "cache" / "standins" / stand_in / "device.json"
+    if stand_in == "virtual-phone":
+        return Plugged.by(device).shell(_LISTING.format(folder="/data/local/tmp")).decode()
+    done = Reached.by(device).run(_LISTING.format(folder="~/.cache"))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
 
 
 def _write(folder: Path, block: str) -> None:
