@@ -159,7 +159,12 @@ class LinkLostError(TransportError):
 
     A way that a person has to mend (an unknown host key, a phone that does not know this laptop) is a plain
     `TransportError`: trying again does not help.
+
+    Attributes:
+        away_s: How long it had been waited for when this was raised, seconds.
     """
+
+    away_s = 0.0
 
 
 class LeaseLostError(TransportError):

@@ -46,12 +46,17 @@ class Manifest(BaseModel):
         ]
 
 
-_MACHINE = ("machine", "processor", "board", "memory_bytes")
+_MACHINE = ("machine", "processor", "board")
+# what the kernel keeps for itself differs from one start or one version of it to the next; boards differ by half
+_MEMORY_SHARE = 0.05
 
 
 def other_machine(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """In what two devices of one name are different machines, by their facts; "" if they may be the same."""
     differing = [fact for fact in _MACHINE if before.get(fact) != after.get(fact)]
+    memory, now = before.get("memory_bytes"), after.get("memory_bytes")
+    if memory != now and not (memory and now and abs(now - memory) <= _MEMORY_SHARE * memory):
+        differing.append("memory_bytes")
     return ", ".join(f"{fact} {before.get(fact)} / {after.get(fact)}" for fact in differing)
 
 

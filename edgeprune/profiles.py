@@ -121,11 +121,26 @@ def recognise(facts: Mapping[str, Any]) -> str | None:
     """
     machine, system = str(facts.get("machine", "")), system_of(facts)
     names = [str(facts[fact]) for fact in ("board", "model") if facts.get(fact)]
-    fitting = {name: one for name, one in profiles().items() if one.system == system and _may_run(one, machine, facts)}
+    fitting = {name: one for name, one in profiles().items() if one.system == system and not misfit(one, facts)}
     for name, one in fitting.items():
         if any(fnmatchcase(called, pattern) for called in names for pattern in one.device.boards):
             return name
     return next((name for name, one in fitting.items() if machine in one.device.machines), None)
+
+
+def misfit(profile: Profile, facts: Mapping[str, Any]) -> str:
+    """Why code for a profile would not run on a device, by what the device says of itself; "" if it would.
+
+    >>> board = {"machine": "aarch64", "features": "fp asimd crc32"}
+    >>> misfit(profiles()["rpi5"], board), misfit(profiles()["rpi4"], board)
+    ('its processor has no dotprod, fullfp16', '')
+    """
+    machine = str(facts.get("machine", ""))
+    if machine != profile.architecture and machine not in profile.device.machines:
+        return f"its processor is {machine}, and the code is for {profile.architecture}"
+    always = {"neon"} if profile.architecture == "aarch64" else set()  # part of the architecture
+    missing = missing_features(tuple(one for one in profile.features if one not in always), facts)
+    return f"its processor has no {', '.join(missing)}" if missing else ""
 
 
 def missing_features(features: tuple[str, ...], facts: Mapping[str, Any]) -> list[str]:
@@ -139,14 +154,3 @@ def missing_features(features: tuple[str, ...], facts: Mapping[str, Any]) -> lis
 
 # what the kernel calls an instruction set, where it is another word than LLVM's; on armv7 neon is neon
 _KERNEL_WORDS = {"vfp4": "vfpv4", "dotprod": "asimddp", "fullfp16": "asimdhp"}
-
-
-def _may_run(profile: Profile, machine: str, facts: Mapping[str, Any]) -> bool:
-    """Whether the profile's code is for this machine and its instruction sets."""
-    if machine == profile.architecture == "aarch64":
-        wanted = tuple(feature for feature in profile.features if feature != "neon")  # part of the architecture
-    elif machine == profile.architecture or machine in profile.device.machines:
-        wanted = profile.features
-    else:
-        return False
-    return not missing_features(wanted, facts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from edgeprune import compiling, profiles, transport
@@ -77,14 +78,22 @@ def _target(device: Device, facts: dict[str, Any], target: str | None, profile: 
         words = f"none fits {facts['machine']}, {profiles.system_of(facts)}"
         yield Finding("blocked", "target", words, "", advice)
     elif profile is not None:
-        missing = profiles.missing_features(profile.features, facts) if profile.architecture != "aarch64" else []
+        reason = profiles.misfit(profile, facts)
         words = f"{target} ({'as the matrix or your file says' if device.target else 'recognised'})"
-        advice = f"its processor has no {', '.join(missing)}: name another target"
-        yield judged(not missing, "target", words, "", advice, bad="blocked")
+        # a 64-bit kernel may run programs of 32 bits, and says nothing of their instruction sets
+        may_run = facts["machine"] == "aarch64" and profile.architecture.startswith("armv7")
+        advice = f"{reason}: name another target"
+        yield judged(not reason, "target", words, "", advice, bad="warning" if may_run else "blocked")
 
 
 def _profile(target: str | None) -> Profile | None:
-    """What is known of such devices; None of this machine, and of a target in a user's own file."""
+    """What is known of such devices, or stands in a user's own file; None of this machine.
+
+    Raises:
+        UserError: the user's file cannot be read.
+    """
+    if target is not None and target.endswith(profiles.SUFFIXES):
+        return profiles.read_profile(Path(target))
     return profiles.profiles().get(target or "")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeprune import compiling, profiles, transport
 from edgeprune.errors import LinkLostError
+from edgeprune.profiles import DeviceProfile
 from edgeprune.transport import Transport
 
 _LAUNCH_OVERHEAD_SECONDS = 1.0
@@ -56,9 +57,14 @@ def ranked_cores(facts: Mapping[str, Any]) -> list[int]:
 
 
 def idle_temp_c(known: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> float | None:
-    """The lowest temperature seen at the start of a session: a restart right after a load is not idle."""
-    seen = [one["temp_c"] for one in (known, facts) if one and one.get("temp_c") is not None]
-    return min(seen, default=None)
+    """The lowest temperature seen at the start of a session, in degrees Celsius; None where the device cannot tell.
+
+    A restart right after a load is not idle, and neither is a device that is found hotter than its profile allows.
+    """
+    seen = [float(one["temp_c"]) for one in (known, facts) if one and one.get("temp_c") is not None]
+    profile = profiles.profiles().get(profiles.recognise(facts) or "")
+    limits = profile.device if profile else DeviceProfile()
+    return min([*seen, limits.hot_c]) if seen else None
 
 
 class Clock:

@@ -138,6 +138,8 @@ class DeviceRun:
                 self._contact.say(f"another run is measuring on it ({holder}); waiting until it is free")
                 said = owner
             self._contact.pause(_LEASE_POLL_SECONDS)
+        if before := self._device.way.taken_over_from():
+            self._contact.say(f"taken over from {before}, whose run has not been heard of for too long")
 
     def _cores(self) -> list[int]:
         return list(self._device.wanted_cores) or ranked_cores(self._contact.facts)
@@ -223,13 +225,14 @@ class DeviceRun:
         if folders is None:
             return
         words = f"emulated: {self._contact.facts['emulated']}; numbers compared, nothing timed"
-        artifact, instructions = compiling.load_artifact(folders[1]), None
-        if compiling.is_program(key.runtime) and key.threads == 1:
-            self._context.progress.say(f"{self.name}: counting instructions")
-            try:
+        artifact, instructions = None, None
+        try:
+            artifact = compiling.load_artifact(folders[1])
+            if compiling.is_program(key.runtime) and key.threads == 1:
+                self._context.progress.say(f"{self.name}: counting instructions")
                 instructions = count(self._context.cache, artifact, folders[0], emulator_of_target(key.target))
-            except DeviceError as error:
-                words += f"; instructions not counted: {told(error)}"
+        except EdgepruneError as error:  # of this cell alone; its numbers on the device are right
+            words += f"; instructions not counted: {told(error)}"
         session_id = self._context.session_id
         self._end(end_of(session_id, key, artifact, status="skipped", reason=words, instructions=instructions))
 

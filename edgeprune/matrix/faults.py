@@ -153,9 +153,10 @@ class Contact:
             DeviceGivenUpError: it did not within the patience, needs a person, or is another machine now.
             StoppedError: the run is being stopped.
         """
-        began = time.monotonic()
+        began = time.monotonic() - error.away_s
         pause = _FIRST_PAUSE_SECONDS
-        self.say(f"no contact ({error.message}); waiting up to {self._patience_s:.0f} s until it answers")
+        left_s = max(0.0, self._patience_s - error.away_s)
+        self.say(f"no contact ({error.message}); waiting up to {left_s:.0f} s until it answers")
         while True:
             self.pause(pause)
             try:

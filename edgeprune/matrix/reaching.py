@@ -34,6 +34,7 @@ class Reach:
         targets: Of the devices; those that could not be asked for it are not asked again.
         session_id: Of this invocation.
         say: Told in a sentence what is waited for.
+        patience_s: How long a device may be out of contact, seconds.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Reach:
         targets: Targets,
         session_id: str,
         say: Callable[[str], None],
+        patience_s: float,
     ) -> None:
         self._folder = folder
         self._manifest = manifest
@@ -51,6 +53,7 @@ class Reach:
         self._targets = targets
         self._session_id = session_id
         self._say = say
+        self._patience_s = patience_s
         self._guard = threading.Lock()
         self._open: list[Transport] = []
 
@@ -64,7 +67,7 @@ class Reach:
         name = device.name
         if name in self._targets.problems:
             raise self._targets.problems[name]
-        way = transport.connect(device)
+        way = transport.connect(device, self._patience_s)
         self._open.append(way)
         known = self._manifest.devices.get(name)
         try:

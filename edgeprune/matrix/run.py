@@ -124,7 +124,9 @@ class _Run:
         words = f"{len(keys)} cells, {len(keys) - left} done, {left} left"
         self._progress.say(f"{self._spec.name}: {words}; in {self._folder}")
         say = self._progress.say
-        with Reach(self._folder, self._manifest, self._memory, self._targets, self._session_id, say) as reach:
+        with Reach(
+            self._folder, self._manifest, self._memory, self._targets, self._session_id, say, self._patience_s
+        ) as reach:
             emulators: dict[str, Emulator] = {}
             devices: list[DeviceInUse] = []
             for name in dict.fromkeys(key.device for key in to_do):

@@ -7,7 +7,7 @@ may be called; a new way is one new file, one line there and one in `ways.py`.
 from __future__ import annotations
 
 from edgeprune.transport.adb import attached_phones
-from edgeprune.transport.channel import Channel
+from edgeprune.transport.channel import PATIENCE_SECONDS, Channel
 from edgeprune.transport.contract import Transport
 from edgeprune.transport.local import LocalTransport
 from edgeprune.transport.names import LOCAL, Device, check, completed, find, names, own_devices
@@ -38,8 +38,11 @@ __all__ = [
 ]
 
 
-def connect(device: str | Device) -> Transport:
+def connect(device: str | Device, patience_s: float = PATIENCE_SECONDS) -> Transport:
     """A transport to a device, by its name or as a matrix describes it; nothing is sent yet.
+
+    A link that is lost under a program there may stay away for `patience_s` seconds, or 90 if that is less: then the
+    device has ended the program.
 
     Raises:
         UserError: no device of this name is known.
@@ -48,4 +51,4 @@ def connect(device: str | Device) -> Transport:
     found = find(device) if isinstance(device, str) else device
     if found.way().kind == "local":
         return LocalTransport()
-    return RemoteTransport(link_to(found))
+    return RemoteTransport(link_to(found), patience_s)

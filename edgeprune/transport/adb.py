@@ -29,6 +29,7 @@ FOLDER = "/data/local/tmp/edgeprune"
 """The one place where every phone lets programs of `adb shell` be started."""
 _NEEDED_FEATURE = "shell_v2"
 _SERVER_PORT = 5037
+_LAST_PORT = 65535
 _SETTLE_SECONDS = 3.0
 _POLL_SECONDS = 0.1
 _SERVER_SECONDS = 0.5
@@ -223,10 +224,12 @@ def attached_phones() -> list[Attached]:
     except TransportError:
         return []
     link = AdbLink("phones")
+    told = os.environ.get("ANDROID_ADB_SERVER_PORT") or str(_SERVER_PORT)
+    if not told.isdecimal() or int(told) > _LAST_PORT:
+        return []  # adb refuses it too
     with socket.socket() as knocking:
         knocking.settimeout(_SETTLE_SECONDS)
-        port = int(os.environ.get("ANDROID_ADB_SERVER_PORT") or _SERVER_PORT)
-        was_running = knocking.connect_ex(("127.0.0.1", port)) == 0
+        was_running = knocking.connect_ex(("127.0.0.1", int(told))) == 0
     try:
         devices, _ = link.look()
         deadline = time.monotonic() + _SETTLE_SECONDS

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from edgeprune.errors import LinkLostError, TransportError
 
 _LINE = re.compile(r"(?P<serial>\S+)\s+(?P<state>no permissions|\S+)(?P<rest>.*)")
+_FOR_A_PERSON = {"unauthorized", "no permissions"}
 _MODEL = re.compile(r"\bmodel:(\S+)")
 _NO_PHONE = (
     "on the phone: Settings, About phone, tap the build number seven times, then Developer options, USB debugging; "
@@ -64,7 +65,10 @@ def state_error(
     """
     listed = ", ".join(f"adb:{other.serial}" + (f" ({other.model})" if other.model else "") for other in devices)
     if device is not None:
-        return _unusable(name, device)
+        error = _unusable(name, device)
+        if was_there and device.state not in _FOR_A_PERSON:  # restarting, it passes through states of all kinds
+            return LinkLostError(error.message, hint=error.hint)
+        return error
     if was_there:
         hint = "is it restarting, or the cable loose? `adb devices` lists it when it is back"
         return LinkLostError(f"{name}: the phone has gone", hint=hint)

@@ -8,24 +8,26 @@ did not arrive, so that nothing is lost or carried out twice. Only complete line
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import GarbledAnswerError, LinkLostError, RemoteError, TransportError
+from edgeprune.errors import EdgepruneError, GarbledAnswerError, LinkLostError, RemoteError, TransportError
+from edgeprune.transport.answers import Exit, SensorReading, Started, parse, read
 from edgeprune.transport.client import Client
 
 AGENT_STOP_SECONDS = 2.0
-PATIENCE_SECONDS = 300.0
-"""How long a lost link may stay away before the launch is given up."""
+PATIENCE_SECONDS = 90.0
+"""How long a lost link may stay away before the launch is given up: after that silence the agent has ended it."""
 _ALIVE_SECONDS = 10.0  # the agent takes 90 s without a sign of life for a dead link
 _SILENCE_SECONDS = 60.0  # the agent answers each sign of life
 _ATTACH_SECONDS = 45.0
-_LONGEST_PAUSE = 8.0
+_PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)
 _LAST_WORDS_SECONDS = 3.0
 _ALIVE = b'{"op":"alive"}\n'
 
@@ -64,11 +66,12 @@ class Channel:
         self._stopping = threading.Event()
         self._linked = threading.Event()
         self._linked.set()
-        self._failure: TransportError | None = None
+        self._failure: EdgepruneError | None = None
         self._ended = False
         self.cores: list[int] | None = None
         self.readings: list[dict[str, Any]] = []
         self._client = Client(arguments, device, folder)
+        self._coming: Client | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if attach is not None:
@@ -94,10 +97,11 @@ class Channel:
             timeout: Seconds to wait; those without a link do not count.
 
         Raises:
-            GarbledAnswerError: it wrote something that is no JSON line.
+            GarbledAnswerError: it wrote something that is no JSON line, or the agent's event holds something else.
             RemoteError: the program failed or ended.
             LinkLostError: the link was lost, and the program with it.
-            TransportError: nothing came in time.
+            TransportError: nothing came in time, or a lost link could not be taken up again.
+            StorageError: there was no room for that here.
         """
         while True:
             answer = self._parse(self._next_line(timeout))
@@ -113,7 +117,7 @@ class Channel:
 
     def stop(self) -> None:
         """End the program and wait until the agent has gone; safe to call twice."""
-        self._stopping.set()
+        self._stop_coming()
         self._client.close_stdin()
         self._client.wait(AGENT_STOP_SECONDS + 1.0)
         self._reader.join(timeout=AGENT_STOP_SECONDS)
@@ -125,10 +129,17 @@ class Channel:
 
     def abort(self) -> None:
         """End the program from any thread: whoever waits in `receive` is told at once that the connection ended."""
-        self._stopping.set()
+        self._stop_coming()
         self._client.close_stdin()
         self._client.kill()
         self._answers.put(None)
+
+    def _stop_coming(self) -> None:
+        """Stop, and end a client that is just taking the launch over: the reader sees one of the two."""
+        self._stopping.set()
+        coming = self._coming
+        if coming is not None:
+            coming.kill()
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
@@ -153,8 +164,9 @@ class Channel:
 
     def _note(self, event: dict[str, Any]) -> None:
         if event.get("event") == "started":
-            self.cores = event["cores"]
+            self.cores = read(Started, event, self._device).cores
         elif event.get("event") == "reading":
+            read(SensorReading, event, self._device)
             self.readings.append(event)
 
     def _last_words(self) -> str:
@@ -169,24 +181,19 @@ class Channel:
         return ""
 
     def _parse(self, line: bytes) -> dict[str, Any]:
-        text = line.decode(errors="replace")
         try:
-            answer = json.loads(text)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise GarbledAnswerError(
-                f"{self._device}: not an answer: {text[:200].rstrip()!r}", detail=self._client.said() or None
-            )
-        return answer
+            return parse(line, self._device)
+        except GarbledAnswerError as error:
+            error.detail = self._client.said() or None
+            raise
 
     def _exit_error(self, event: dict[str, Any]) -> TransportError | RemoteError:
-        if event.get("stopped"):
+        told = read(Exit, event, self._device)
+        if told.stopped:
             return LinkLostError(f"{self._device}: the link was lost, and the device ended the program")
-        words = str(event.get("stderr", ""))
-        if event.get("refused"):
-            return self._error(f"the program cannot be executed here: {event['refused']}", words)
-        return self._error(_exit_words(int(event["status"])), words)
+        if told.refused:
+            return self._error(f"the program cannot be executed here: {told.refused}", told.stderr)
+        return self._error(_exit_words(told.status), told.stderr)
 
     def _error(self, what: str, words: str = "") -> RemoteError:
         return RemoteError(
@@ -197,12 +204,18 @@ class Channel:
 
     def _read(self) -> None:
         """All lines of the program, from one client after the other, to its end."""
-        while not self._read_client() and self._reattach():
-            pass
-        with self._writing:
-            self._ended = True
-        self._linked.set()
-        self._answers.put(None)
+        try:
+            while not self._read_client() and self._reattach():
+                pass
+        except EdgepruneError as error:
+            self._failure = error
+        except Exception as error:  # whoever waits in `receive` has to hear of it, whatever it is
+            self._failure = TransportError(f"{self._device}: a lost link could not be taken up again: {error}")
+        finally:
+            with self._writing:
+                self._ended = True
+            self._linked.set()
+            self._answers.put(None)
 
     def _read_client(self) -> bool:
         """The lines that this client brings; True after the program's last."""
@@ -220,7 +233,7 @@ class Channel:
             return False
         self._linked.clear()
         began, said = time.monotonic(), self._client.said()
-        for pause in _pauses():
+        for pause in itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1])):
             if time.monotonic() + pause - began > self._patience:
                 break
             if self._stopping.wait(pause):
@@ -233,11 +246,9 @@ class Channel:
                     f"{self._device}: the link was lost, and the device no longer knows the launch (was it restarted?)"
                 )
                 return False
-        self._failure = LinkLostError(
-            f"{self._device}: the link was lost and not back within {self._patience:.0f} s",
-            hint="is the device switched on and in reach?",
-            detail=said or None,
-        )
+        words = f"{self._device}: the link was lost and not back within {self._patience:.0f} s"
+        self._failure = lost = LinkLostError(words, hint="is the device switched on and in reach?", detail=said or None)
+        lost.away_s = time.monotonic() - began
         return False
 
     def _try_attach(self, attach: Attach) -> tuple[str, str]:
@@ -246,7 +257,13 @@ class Channel:
             client = Client(attach(self._lines, len(self._requests)), self._device, self._folder)
         except TransportError as error:
             return "", str(error)
-        told = _object(client.first_line(_ATTACH_SECONDS))
+        self._coming = client
+        if self._stopping.is_set():
+            client.kill()
+        told: dict[str, Any] = {}
+        with contextlib.suppress(GarbledAnswerError):
+            told = parse(client.first_line(_ATTACH_SECONDS), self._device)
+        self._coming = None
         if told.get("event") == "attached" and isinstance(told.get("requests"), int):
             self._take(client, told["requests"])
             return "attached", ""
@@ -262,8 +279,8 @@ class Channel:
         old.close()
         self._heard = time.monotonic()
         self._linked.set()
-        if self._stopping.is_set():
-            client.close_stdin()
+        if self._stopping.is_set():  # whoever stops may have closed the other one
+            client.close()
 
     def _keep_alive(self) -> None:
         """A sign of life every few seconds; a client over which no answer comes has lost its link."""
@@ -273,22 +290,6 @@ class Channel:
                     self._client.write(_ALIVE)
                 if time.monotonic() - self._heard > _SILENCE_SECONDS:
                     self._client.kill()
-
-
-def _pauses() -> Iterator[float]:
-    yield 0.0
-    pause = 1.0
-    while True:
-        yield pause
-        pause = min(2 * pause, _LONGEST_PAUSE)
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
-        value = json.loads(line)
-        if isinstance(value, dict):
-            return value
-    return {}
 
 
 def _exit_words(status: int) -> str:

@@ -50,6 +50,7 @@ class Client:
             self._stderr.close()
             raise TransportError(f"{device}: cannot start {arguments[0]}: {error.strerror}") from error
         self._said = ""
+        self._closing = threading.RLock()
 
     @property
     def pid(self) -> int:
@@ -103,19 +104,21 @@ class Client:
         self._process.kill()
 
     def close(self) -> None:
-        """End it and let its streams go; safe to call twice."""
-        self.close_stdin()
-        self.kill()
-        self._process.wait()
-        self._said = self.said()
-        self._stderr.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        """End it and let its streams go; safe to call twice, and from two threads."""
+        with self._closing:
+            self.close_stdin()
+            self.kill()
+            self._process.wait()
+            self._said = self.said()
+            self._stderr.close()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
 
     def said(self) -> str:
         """The end of what it wrote to stderr."""
-        if self._stderr.closed:
-            return self._said
-        self._stderr.seek(0, 2)
-        self._stderr.seek(max(0, self._stderr.tell() - _STDERR_TAIL))
-        return self._stderr.read().decode(errors="replace").strip()
+        with self._closing:
+            if self._stderr.closed:
+                return self._said
+            self._stderr.seek(0, 2)
+            self._stderr.seek(max(0, self._stderr.tell() - _STDERR_TAIL))
+            return self._stderr.read().decode(errors="replace").strip()

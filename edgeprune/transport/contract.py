@@ -7,13 +7,14 @@ lines, and the end of its stdin ends everything on the device (`devices/agent/ag
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgeprune.errors import GarbledAnswerError, TransportError
 from edgeprune.resources import devices_folder
+from edgeprune.transport.answers import Facts, parse, read
 from edgeprune.transport.channel import Attach, Channel
 
 
@@ -40,6 +41,9 @@ class Transport(Protocol):
 
     def holder(self) -> str:
         """Who holds the device that `acquire` did not get, and until when, in words; "" where nobody can say."""
+
+    def taken_over_from(self) -> str:
+        """Whose right to the device had run out when `acquire` got it, that other may come back; "" if nobody's."""
 
     def check_lease(self) -> None:
         """Make sure that the device is still this run's.
@@ -143,11 +147,20 @@ def launch_commands(
     return [*words, "run", launch, pinned, *arguments], attach
 
 
-def parse_facts(line: bytes) -> dict[str, Any]:
-    """What `agent.sh facts` printed, with sizes in bytes; ValueError where that is no facts line."""
-    facts = json.loads(line)
-    if not isinstance(facts, dict) or facts.pop("event", None) != "facts":
-        raise ValueError(f"not facts: {line[:200]!r}")
+def parse_facts(line: bytes, device: str) -> dict[str, Any]:
+    """What `agent.sh facts` printed, with sizes in bytes.
+
+    Raises:
+        TransportError: it is no facts line.
+    """
+    try:
+        facts = parse(line, device)
+        read(Facts, facts, device)
+        if facts.pop("event", None) != "facts":
+            raise GarbledAnswerError(f"{device}: not an answer: {line[:200]!r}")
+    except GarbledAnswerError as error:
+        hint = f"edgeprune devices clean {device}"
+        raise TransportError(f"{device}: the agent says no facts: {error}", hint=hint) from error
     for what in ("memory", "free"):  # a shell's numbers may be too small for bytes
         kib = facts.pop(f"{what}_kib")
         facts[f"{what}_bytes"] = None if kib is None else 1024 * kib

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgeprune.errors import LeaseLostError, TransportError
+from edgeprune.errors import EdgepruneError, LeaseLostError
 
 LEASE_SECONDS = 90
 _POLL_SECONDS = 1.0
@@ -39,6 +39,7 @@ class Lease:
         self._ours_until = 0.0
         self._lost_to: str | None = None
         self._holder = ""
+        self._taken_over_from = ""
         self._dropped = threading.Event()
         self._renewing: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -52,6 +53,11 @@ class Lease:
     def holder(self) -> str:
         """Who held the device when it was asked for last, and for how long, in words."""
         return self._holder
+
+    @property
+    def taken_over_from(self) -> str:
+        """Whose lease had run out when the device was taken; "" if nobody's."""
+        return self._taken_over_from
 
     def take(self, wait_seconds: float) -> bool:
         """Whether it could be had within `wait_seconds`, or is ours already; it is renewed until it is dropped."""
@@ -99,12 +105,19 @@ class Lease:
         self._dropped.set()
         self._renewing = None
 
+    def end_renewing(self) -> None:
+        """Let it run out by itself, once a renewal that is under way has ended: it would make it anew."""
+        renewing = self._renewing
+        self.stop_renewing()
+        if renewing is not None:
+            renewing.join()
+
     def _renew(self) -> None:
         while not self._dropped.wait(self._seconds / 3) and self._lost_to is None:
             try:
                 self._renew_once()
-            except TransportError:
-                continue  # the next time may go well; `check` tells who uses the device
+            except (EdgepruneError, OSError):  # no room, no file left to open: `check` tells who uses the device
+                continue
 
     def _renew_once(self) -> None:
         with self._lock:
@@ -116,6 +129,9 @@ class Lease:
         answer = self._ask([word, self._owner, str(self._seconds)])
         if answer.get("mine"):
             self._ours_until = began + self._seconds
+            if word == "take":
+                before = str(answer.get("taken_over_from") or "")
+                self._taken_over_from = before if before != self._owner else ""
             return True
         left, owner = answer.get("left_s"), str(answer.get("owner") or "")
         self._holder = f"{owner}, for another {left} s unless renewed" if owner and left is not None else owner

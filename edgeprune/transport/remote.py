@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import TransportError
-from edgeprune.transport.channel import Channel
+from edgeprune.errors import DeviceError, GarbledAnswerError, TransportError
+from edgeprune.transport.answers import Governor, parse, read
+from edgeprune.transport.channel import PATIENCE_SECONDS, Channel
 from edgeprune.transport.contract import agent_files, agent_words, launch_commands, parse_facts
 from edgeprune.transport.lease import Lease
 from edgeprune.transport.link import QUERY_SECONDS, Link
@@ -34,8 +34,10 @@ class RemoteTransport:
 
     is_this_machine = False
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, patience_s: float = PATIENCE_SECONDS) -> None:
+        """`patience_s` is how long a link that is lost under a program may stay away, seconds."""
         self.name = link.name
+        self._patience_s = min(patience_s, PATIENCE_SECONDS)
         self._link = link
         self._files = RemoteFiles(link)
         self._lease = Lease(self.name, self._ask_lease)
@@ -44,11 +46,7 @@ class RemoteTransport:
         self._channel: Channel | None = None
 
     def facts(self) -> dict[str, Any]:
-        said = self._ask_agent(["facts"], _FACTS_SECONDS)
-        try:
-            return parse_facts(said)
-        except (ValueError, KeyError) as error:
-            raise TransportError(f"{self.name}: the agent says no facts: {error}") from error
+        return parse_facts(self._ask_agent(["facts"], _FACTS_SECONDS), self.name)
 
     def acquire(self, wait_seconds: float = 0.0) -> bool:
         if not self._lease.take(wait_seconds):
@@ -59,12 +57,14 @@ class RemoteTransport:
     def holder(self) -> str:
         return self._lease.holder
 
+    def taken_over_from(self) -> str:
+        return self._lease.taken_over_from
+
     def check_lease(self) -> None:
         self._lease.check()
 
     def raise_clock(self) -> list[int]:
-        cores: list[int] = self._ask_for("governor", ["performance"])["cores"]
-        return cores
+        return read(Governor, self._ask_for("governor", ["performance"]), self.name).cores
 
     def push(self, sources: Sequence[Path]) -> list[str]:
         folder = self.remote_path(_content_name(sources))
@@ -87,6 +87,7 @@ class RemoteTransport:
             self._link.command(command),
             self.name,
             attach=lambda lines, requests: self._link.command(attach(lines, requests)),
+            patience=self._patience_s,
         )
         return self._channel
 
@@ -105,7 +106,7 @@ class RemoteTransport:
         self._link.close()
 
     def _say_farewell(self) -> None:
-        with contextlib.suppress(TransportError):
+        with contextlib.suppress(DeviceError):
             self._remove_leftovers()
             self._lease.drop()
 
@@ -115,7 +116,7 @@ class RemoteTransport:
         Raises:
             TransportError: it does not answer.
         """
-        self._lease.stop_renewing()  # the lease is among what is removed
+        self._lease.end_renewing()  # the lease is among what is removed
         self._ask_agent(["clean", "all"], QUERY_SECONDS)
         self._files.remove(self._link.folder)
         self._agent = None
@@ -130,12 +131,9 @@ class RemoteTransport:
     def _ask_for(self, event: str, words: Sequence[str]) -> dict[str, Any]:
         """The one line that the agent answers with."""
         said = self._ask_agent([event, *words], QUERY_SECONDS)
-        try:
-            answer = json.loads(said)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict) or answer.get("event") != event:
-            raise TransportError(f"{self.name}: the agent says nothing of the {event}: {said[:200]!r}")
+        answer = parse(said, self.name)
+        if answer.get("event") != event:
+            raise GarbledAnswerError(f"{self.name}: the agent says nothing of the {event}: {said[:200]!r}")
         return answer
 
     def _ask_agent(self, words: Sequence[str], timeout: float) -> bytes:

@@ -20,7 +20,7 @@ from edgeprune.transport.link import TRANSFER_SECONDS, Completed, Link
 _MB = 1_000_000
 _FULL = re.compile(rb"No space left|quota exceeded|File too large", re.IGNORECASE)
 
-_MAKE = 'umask 077; mkdir -p "$2" && chmod 700 "$1"'
+_MAKE = 'umask 077; mkdir -p "$2" && chmod 700 "$1" && shift 2 && rm -f "$@"'
 
 _LOOK = """
 for f; do
@@ -56,6 +56,7 @@ class RemoteFiles:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._left: list[str] = []
 
     def put(self, sources: Sequence[Path], remotes: Sequence[str]) -> None:
         """Copy files to these names in one folder on the device, which is made; what is there already is left alone.
@@ -76,8 +77,9 @@ class RemoteFiles:
             if there[number] != digest
         ]
         if copies:
-            private = ["sh", "-c", _MAKE, "sh", self._link.folder, folder]
+            private = ["sh", "-c", _MAKE, "sh", self._link.folder, folder, *self._left]
             self._call(private, f"cannot make the folder {folder}")
+            self._left = []
             self._copy(copies, folder)
 
     def get(self, remote: str, destination: Path) -> None:
@@ -105,6 +107,7 @@ class RemoteFiles:
             names = [word for copy in copies for word in (copy.partial, copy.remote, copy.digest, copy.mode)]
             self._call(["sh", "-c", _TAKE, "sh", *names], "the copies are not what was sent")
         except LinkLostError:
+            self._left += [copy.partial for copy in copies]  # each of them may have the size of a whole network
             raise
         except TransportError as error:
             free = self._free_bytes(folder)

@@ -65,9 +65,11 @@ class SshLink:
         if port is not None:
             where += ["-p", str(port)]
         if identity is not None:
-            where += ["-i", str(identity), "-o", "IdentitiesOnly=yes"]
+            # ssh-copy-id takes -i too, for the hints; but ssh does not find such a file where % has a meaning
+            named = ["-i", str(identity)] if "%" not in str(identity) else ["-o", f"IdentityFile={_word(identity)}"]
+            where += [*named, "-o", "IdentitiesOnly=yes"]
         if known_hosts is not None:
-            where += ["-o", f'UserKnownHostsFile="{known_hosts}"']
+            where += ["-o", f"UserKnownHostsFile={_word(known_hosts)}"]
         self._where = where
         self._target = f"{user}@{host}" if user else host
         self._login = Login(name, (*where, self._target))
@@ -175,6 +177,12 @@ class SshLink:
     def _silent(self, seconds: float) -> LinkLostError:
         hint = f"see whether it still answers: {self._login.line()} true"
         return LinkLostError(f"{self.name}: no answer for {seconds:.0f} s", hint=hint)
+
+
+def _word(path: Path) -> str:
+    """A path as one word of ssh's configuration (ssh_config(5)), in which % begins a token."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
 
 
 def _transfer_seconds(size: int) -> float:

@@ -123,6 +123,8 @@ def start_client(
     except FileNotFoundError as error:
         hint = "install OpenSSH's client: sudo apt-get install openssh-client"
         raise TransportError(f"{device}: there is no program {command[0]} here", hint=hint) from error
+    except OSError as error:
+        raise TransportError(f"{device}: cannot start {command[0]}: {error.strerror}") from error
 
 
 def end_client(process: subprocess.Popen[bytes]) -> None:

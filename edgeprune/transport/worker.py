@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.errors import RemoteError
+from edgeprune.errors import GarbledAnswerError, RemoteError
 from edgeprune.resources import devices_folder
+from edgeprune.transport.answers import Checked, Loaded, Memory, Output, Samples, read
 from edgeprune.transport.channel import Channel
 from edgeprune.transport.contract import Transport
 
@@ -81,7 +82,7 @@ class Worker:
     def load(self, remote_model: str, threads: int) -> None:
         """Load a model that was pushed."""
         answer = self._ask({"op": "load", "model": remote_model, "threads": threads}, "load")
-        self.versions = dict(answer["versions"])
+        self.versions = read(Loaded, answer, self._transport.name).versions
 
     def bind(self, inputs: Sequence[tuple[str, Array]]) -> None:
         """Set the model's inputs: pairs of a pushed file of raw numbers and the array it holds."""
@@ -90,17 +91,23 @@ class Worker:
 
     def check(self, count: int) -> list[Array]:
         """Run once and fetch the `count` outputs."""
+        paths = [self._transport.remote_path(f"output{number}.bin") for number in range(count)]
+        outputs = read(Checked, self._ask({"op": "check", "outputs": paths}, "check"), self._transport.name).outputs
+        if len(outputs) != count:
+            raise GarbledAnswerError(f"{self._transport.name}: {len(outputs)} outputs, and {count} were asked for")
+        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            return [self._fetch(output, Path(folder) / "output.bin") for output in outputs]
+
+    def _fetch(self, output: Output, local: Path) -> Array:
         import numpy as np
 
-        paths = [self._transport.remote_path(f"output{number}.bin") for number in range(count)]
-        answer = self._ask({"op": "check", "outputs": paths}, "check")
-        arrays = []
-        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-            for entry in answer["outputs"]:
-                local = Path(folder) / "output.bin"
-                self._transport.pull(entry["path"], local)
-                arrays.append(np.fromfile(local, dtype=entry["dtype"]).reshape(entry["shape"]))
-        return arrays
+        self._transport.pull(output.path, local)
+        try:
+            flat: Array = np.fromfile(local, dtype=output.dtype)
+            return flat.reshape(output.shape)
+        except (TypeError, ValueError, SyntaxError) as error:
+            words = f"an output of {local.stat().st_size} bytes is no {output.dtype[:40]} {output.shape}: {error}"
+            raise GarbledAnswerError(f"{self._transport.name}: {words}") from error
 
     def time(
         self, *, group: int, samples: int, seconds: float, lead: int = 0, expected_seconds: float = 0.0
@@ -116,14 +123,17 @@ class Worker:
         while True:
             answer = self._channel.receive(patience)
             if answer.get("ok") == "time":
+                if len(taken) < samples:
+                    raise GarbledAnswerError(f"{self._transport.name}: {len(taken)} samples of {samples} came")
                 return TimedSamples(group, taken)
             if "samples_ns" not in answer:
                 raise RemoteError(f"{self._transport.name}: the worker answered out of turn: {answer}")
-            taken.extend(answer["samples_ns"])
+            taken.extend(read(Samples, answer, self._transport.name).samples_ns)
 
     def peak_rss_bytes(self, calls: int) -> int:
         """Run `calls` inferences, then read the largest resident memory the process has had."""
-        return int(self._ask({"op": "memory", "calls": calls}, "memory")["peak_rss_bytes"])
+        answer = self._ask({"op": "memory", "calls": calls}, "memory")
+        return read(Memory, answer, self._transport.name).peak_rss_bytes
 
     def stop(self) -> None:
         """End the worker, whatever it is doing."""

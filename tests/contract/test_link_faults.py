@@ -1,12 +1,10 @@
-"""A link that is cut, reset or killed under a running program, and a device that two laptops want: over real ssh."""
+"""A link that is cut, reset or killed under a running program: over real ssh."""
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgeprune.errors import LeaseLostError, LinkLostError
+from edgeprune.errors import LinkLostError
 from edgeprune.transport import Channel, RemoteTransport
-from edgeprune.transport.lease import Lease
 from tests.contract.faulty_proxy import FaultyProxy
 from tests.contract.loopback_sshd import LoopbackSshd, soon
 
@@ -197,75 +194,21 @@ channel.receive(600)
     assert soon(lambda: not sshd.connections())
 
 
-# --- the lease --------------------------------------------------------------------------------------------------------
-
-
-def check_when_it_answers(lease: Lease) -> None:
-    """Check a lease over a link that may only be coming back."""
-    for _ in range(10):
-        with contextlib.suppress(LinkLostError):
-            return lease.check()
-    raise AssertionError("the link did not come back")
-
-
-def lease_over(transport: RemoteTransport, seconds: int) -> Lease:
-    return Lease("board", transport._ask_lease, seconds)
-
-
-@pytest.fixture
-def two_laptops(sshd: LoopbackSshd, proxy: FaultyProxy) -> Iterator[tuple[RemoteTransport, RemoteTransport]]:
-    """The first one's link can be broken."""
-    known = sshd.folder / "both"
-    known.write_text(
-        sshd.known_hosts.read_text() + sshd.known_hosts.read_text().replace(f":{proxy.port} ", f":{sshd.port} ")
-    )
-    sshd.known_hosts.write_text(known.read_text())
-    first, second = RemoteTransport(sshd.link(proxy.port)), RemoteTransport(sshd.link())
-    yield first, second
-    proxy.mend()
-    first.close()
-    second.close()
-
-
-def test_a_lease_is_kept_for_longer_than_it_lasts(two_laptops: tuple[RemoteTransport, RemoteTransport]) -> None:
-    first, second = (lease_over(laptop, 10) for laptop in two_laptops)
-    assert first.take(0.0)
-    time.sleep(12.0)
-    assert not second.take(0.0)
-    assert "for another" in second.holder
-    first.check()
-    first.drop()
-    assert second.take(0.0)
-    second.drop()
-
-
-def test_the_lease_of_a_laptop_that_vanished_runs_out(
-    two_laptops: tuple[RemoteTransport, RemoteTransport], proxy: FaultyProxy
+def test_a_program_is_given_up_when_the_run_s_patience_with_its_link_ends(
+    sshd: LoopbackSshd, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
-    first, second = (lease_over(laptop, 3) for laptop in two_laptops)
-    assert first.take(0.0)
+    hasty = RemoteTransport(sshd.link(proxy.port, ("-o", "ConnectTimeout=1")), patience_s=2.0)
+    assert hasty.acquire()
+    noted = Noted(hasty, tmp_path / "noted")
+    noted.ask()
+    noted.answer(1)
     proxy.cut()
-    assert second.take(PATIENCE)
+    for client in psutil.Process().children():
+        if client.name() == "ssh":
+            client.kill()
+    with pytest.raises(LinkLostError, match="not back within 2 s") as caught:
+        noted.channel.receive(PATIENCE)
+    assert caught.value.away_s > 0
+    noted.channel.stop()
     proxy.mend()
-    with pytest.raises(LeaseLostError, match="has taken the device"):
-        check_when_it_answers(first)
-    assert not first.held
-    first.drop()
-    second.check()
-    second.drop()
-
-
-def test_a_lease_that_ran_out_and_that_nobody_took_is_still_ours(
-    two_laptops: tuple[RemoteTransport, RemoteTransport], proxy: FaultyProxy
-) -> None:
-    first, second = (lease_over(laptop, 2) for laptop in two_laptops)
-    assert first.take(0.0)
-    proxy.cut()
-    mending = threading.Timer(4.0, proxy.mend)
-    mending.start()
-    mending.join()
-    check_when_it_answers(first)
-    assert first.held
-    first.drop()
-    assert second.take(0.0)
-    second.drop()
+    hasty.close()

@@ -107,11 +107,10 @@ def test_a_copy_that_was_cut_off_is_not_there(sshd: LoopbackSshd, proxy: FaultyP
     files = RemoteFiles(link)
     source = random_file(tmp_path / "source", 30_000_000)
     remote = Path(link.folder, "x", "copy")
-    began = proxy.passed
 
     def break_it() -> None:
-        while proxy.passed < began + 2_000_000:
-            time.sleep(0.01)
+        while not list(remote.parent.glob(".*.part")):
+            time.sleep(0.001)
         proxy.reset()
 
     breaking = threading.Thread(target=break_it)
@@ -120,6 +119,8 @@ def test_a_copy_that_was_cut_off_is_not_there(sshd: LoopbackSshd, proxy: FaultyP
         files.put([source], [str(remote)])
     breaking.join()
     assert not remote.exists()
+    assert [path.suffix for path in remote.parent.iterdir()] == [".part"]
     files.put([source], [str(remote)])
     assert remote.read_bytes() == source.read_bytes()
+    assert list(remote.parent.iterdir()) == [remote]
     link.close()

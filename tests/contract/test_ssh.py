@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,19 @@ from tests.contract.faulty_proxy import FaultyProxy
 from tests.contract.loopback_sshd import LoopbackSshd, free_port, new_key, soon
 
 QUICK = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2")
+
+
+def test_the_keys_may_lie_in_a_folder_of_any_name(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    odd = tmp_path / '%h of "mine" \\ %%'
+    odd.mkdir()
+    for name in (sshd.identity, sshd.known_hosts):
+        shutil.copy(name, odd / name.name)
+    link = SshLink(
+        "board", "127.0.0.1", sshd.user, sshd.port, odd / sshd.identity.name, odd / sshd.known_hosts.name,
+        ("-F", "none", "-o", "IdentityAgent=none"),
+    )  # fmt: skip
+    assert link.call(["echo", "in"]).stdout == b"in\n"
+    link.close()
 
 
 # --- what is wrong is told, with the command that mends it ------------------------------------------------------------

@@ -79,6 +79,7 @@ def test_on_an_emulated_device_numbers_are_compared_once_and_nothing_is_timed(tm
         assert cell["status"] == "skipped"
         assert cell["reason"].startswith("emulated: ")
         assert float(cell["parity_rel"]) <= 1e-4
+        assert int(cell["instructions"]) > 0, cell["reason"]
         assert [cell[column] for column in NEVER_TAKEN] == [""] * len(NEVER_TAKEN)
     path = tmp_path / "results" / "boards" / journal.JOURNAL_NAME
     made = [record for record in journal.read(path).records if isinstance(record, Launch)]

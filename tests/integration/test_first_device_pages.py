@@ -63,6 +63,8 @@ def test_the_commands_of_the_page_work(page: str, installed: Installed) -> None:
         assert row["reason"].startswith("emulated")
         assert float(row["parity_rel"]) <= 1e-4
         assert not row["latency_ns_median"]
+        if row["runtime"] == "native":
+            assert int(row["instructions"]) > 0, row["reason"]
 
 
 def _what_is_there(stand_in: str, place: Path) -> str:

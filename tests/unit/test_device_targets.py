@@ -11,7 +11,7 @@ from edgeprune import manifest, transport
 from edgeprune.journal import Journal
 from edgeprune.matrix import spec
 from edgeprune.matrix.cells import cells
-from edgeprune.matrix.device import DeviceInUse, ranked_cores, why_not
+from edgeprune.matrix.device import DeviceInUse, idle_temp_c, ranked_cores, why_not
 from edgeprune.matrix.ends import end_of
 from edgeprune.matrix.manifest import open_manifest
 from edgeprune.matrix.memory import Memory
@@ -106,6 +106,27 @@ def test_the_fastest_cores_come_first() -> None:
     assert ranked_cores(phone | {"cores": told}) == [1, 0, 7, 6, 5, 4, 3, 2]
     unknown = {"machine": "x86_64", "cores": silent[:2]}
     assert ranked_cores(unknown) == [1, 0]
+
+
+PI = {"machine": "aarch64", "board": "Raspberry Pi 4 Model B Rev 1.4", "features": "fp asimd crc32"}
+
+
+@pytest.mark.parametrize(
+    ("known_c", "now_c", "idle_c"),
+    [
+        (None, 48.0, 48.0),
+        (None, 79.0, 65.0),  # found hot: its profile's limit
+        (41.0, 79.0, 41.0),
+        (79.0, 80.0, 65.0),
+        (None, None, None),
+    ],
+)
+def test_a_device_that_is_found_hot_is_not_taken_for_idle(
+    known_c: float | None, now_c: float | None, idle_c: float | None
+) -> None:
+    assert idle_temp_c(PI | {"temp_c": known_c}, PI | {"temp_c": now_c}) == idle_c
+    unknown = {"machine": "riscv64"}
+    assert idle_temp_c(None, unknown | {"temp_c": 90.0}) == 70.0
 
 
 def test_a_cell_that_was_skipped_for_want_of_python_needs_no_device_any_more(tmp_path: Path) -> None:

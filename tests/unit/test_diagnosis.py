@@ -14,7 +14,9 @@ import pytest
 from edgeprune import profiles, transport
 from edgeprune.diagnosis import Finding, look_there
 from edgeprune.diagnosis.device import judge, judge_look, judge_python
+from edgeprune.diagnosis.reach import visit
 from edgeprune.resources import devices_folder
+from edgeprune.transport import Device, LocalTransport
 
 LOOK = devices_folder() / "doctor" / "look.sh"
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "mksh": ["mksh"]}
@@ -173,6 +175,48 @@ def test_this_machine_is_visited_like_any_device(tmp_path: Path, monkeypatch: py
     assert found["in use"].state == "good"
     assert found["private folder"].figure.startswith("drwx------")
     assert found["programs"].state == "good"
+
+
+class Board(LocalTransport):
+    """This machine, which says that it is another one."""
+
+    name = "board"
+    is_this_machine = False
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__()
+        self._told = told
+
+    def facts(self) -> dict[str, Any]:
+        return self._told
+
+
+@pytest.mark.parametrize(
+    ("target", "change", "state", "words"),
+    [
+        ("rpi4", {}, "good", ""),
+        ("rpi5", {}, "blocked", "no dotprod, fullfp16"),
+        ("rpi5", {"features": "fp asimd asimddp asimdhp"}, "good", ""),
+        ("rpi5", {"features": None}, "good", ""),  # it does not say
+        ("linux-x86-64", {}, "blocked", "its processor is aarch64, and the code is for x86_64"),
+        ("rpi4", {"machine": "armv7l", "features": "neon vfpv4"}, "blocked", "is armv7l, and the code is for aarch64"),
+        ("rpi2", {"machine": "armv7l", "features": "half thumb vfpv3"}, "blocked", "no neon, vfp4"),
+        ("rpi2", {}, "warning", "its processor is aarch64, and the code is for armv7l"),
+        ("own.yaml", {}, "blocked", "no sve"),
+    ],
+)
+def test_a_target_that_the_user_names_must_fit_the_processor(
+    target: str, change: dict[str, Any], state: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    own = "{triple: aarch64-linux-gnu, features: [neon, sve], vector_bits: 128, vector_registers: 32}"
+    (tmp_path / "own.yaml").write_text(own)
+    way = Board(PI4 | change)
+    found = next(one for one in visit(Device(name="board", target=target), way) if one.check == "target")
+    assert found.state == state
+    assert words in found.advice
+    assert bool(found.advice) == bool(words)
 
 
 def test_a_device_that_a_run_has_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

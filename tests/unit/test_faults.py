@@ -17,6 +17,7 @@ from edgeprune.errors import (
     RemoteError,
     TransportError,
 )
+from edgeprune.manifest import other_machine
 from edgeprune.matrix.faults import Contact, DeviceGivenUpError, StoppedError, told
 from edgeprune.matrix.fitness import wait_until_fit
 from edgeprune.transport import LocalTransport
@@ -105,6 +106,24 @@ def test_a_device_that_stays_away_is_given_up_with_the_reason() -> None:
         told_of.contact.carry_out(failing(LINK))
     assert "is it on?" in told(caught.value)
     assert "the same command goes on" in told(caught.value)
+
+
+def test_what_a_launch_waited_for_its_link_is_part_of_the_patience() -> None:
+    waited = LinkLostError("board: the link was lost", hint="is it on?")
+    waited.away_s = 3000.0
+    told_of = Told(Board([LINK]), patience_s=3000.0)
+    with pytest.raises(DeviceGivenUpError, match=r"no contact for 30\d\d s"):
+        told_of.contact.carry_out(failing(waited))
+    assert "waiting up to 0 s" in told_of.said[0]
+    assert told_of.board.asked == 1
+
+
+@pytest.mark.parametrize(("memory", "same"), [(926_000, True), (900_000, True), (879_000, False), (1_900_000, False)])
+def test_a_board_whose_kernel_keeps_a_little_more_is_the_same_board(memory: int, same: bool) -> None:
+    before = {"machine": "armv7l", "boot_id": "one", "memory_bytes": 926_000}
+    assert (other_machine(before, before | {"memory_bytes": memory}) == "") == same
+    assert (other_machine(before | {"memory_bytes": memory}, before) == "") == same
+    assert other_machine(before, before | {"memory_bytes": None}).startswith("memory_bytes 926000 / None")
 
 
 def test_another_machine_at_the_same_address_is_not_measured_on() -> None:
