@@ -72,6 +72,7 @@ LONG = {
     "test_governor.py",
     "test_run_faults.py",
     "test_standin_programs.py",
+    "test_table3_run.py",
     "test_virtual_machine.py",
 }
 """Files of many minutes on two cores, nearly all of them under emulation: `--brief` leaves them out."""
