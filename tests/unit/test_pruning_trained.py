@@ -23,8 +23,13 @@ from tests.unit.pruned_nets import quadrants, small_net
 
 IMAGE = torch.zeros(1, 1, 8, 8)
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 32, "shift": 0}
-SHORT: dict[str, dict[str, Any]] = {"iterative": {"rounds": 2}, "slimming": {"rounds": 2, "retrain_epochs": 1}}
-RATIO: dict[str, float] = {}
+SHORT: dict[str, dict[str, Any]] = {
+    "iterative": {"rounds": 2},
+    "slimming": {"rounds": 2, "retrain_epochs": 1},
+    "learned": {"retrain_epochs": 1},
+    "neq": {"epsilon": 0.05},
+}
+RATIO = {"neq": 0.0}
 EVERY = pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 
 

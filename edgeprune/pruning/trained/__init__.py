@@ -117,6 +117,34 @@ def _entries() -> Mapping[str, MethodEntry]:
             "Tartaglione et al. 2022, SeReNe; round-trip journey, equation 2",
             options={"strength": 1e-4, "tolerance": 0.05, "images": 64, "fill": True},
         ),
+        MethodEntry(
+            "sss",
+            "gates before filters, closed by accelerated proximal gradient",
+            "Huang and Wang 2018, Sparse structure selection, equations 9-11",
+            scope="global",
+            options={"strength": 0.01, "gate_momentum": 0.9, "fill": True},
+        ),
+        MethodEntry(
+            "spp",
+            "filters are masked by chance, with a probability that grows with the rank of their norm",
+            "Wang et al. 2018, Structured probabilistic pruning, section 3.2; filters instead of columns",
+            options={"largest": 0.05, "bend": 0.25, "every": 1},
+        ),
+        MethodEntry(
+            "learned",
+            "a small model at each convolution predicts the mask of its input; ratio: share of input channels",
+            "Learned pruning models (thesis), chapter 4, equation 4.3",
+            structures=("channel",),
+            scope="global",
+            options={"retrain_epochs": 3, "fill": True},
+        ),
+        MethodEntry(
+            "neq",
+            "removes nothing (ratio 0): gradients of neurons at equilibrium are skipped, and the work saved is told",
+            "Bragagnolo et al. 2022, NEq; round-trip journey, equation 3",
+            structures=(),
+            options={"memory": 0.5, "epsilon": 1e-3, "images": 64},
+        ),
     ]
     return MappingProxyType({one.name: one for one in entries})
 
