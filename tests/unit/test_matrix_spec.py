@@ -184,6 +184,14 @@ def test_options_and_scope_make_other_names(tmp_path: Path) -> None:
     }
 
 
+def test_options_of_methods_make_other_names_and_wrong_ones_are_told_with_their_line(tmp_path: Path) -> None:
+    text = GOOD.replace("[l1, l2], ratio: [0.3, 0.5]", "slimming, ratio: 0.5, options: {penalty: 0.001, epochs: 3}")
+    methods = {network.key.method for network in networks(load(tmp_path, text))} - {""}
+    assert methods == {"slimming(epochs=3,penalty=0.001)"}
+    with pytest.raises(MatrixError, match=r"m.yaml:5: .*unknown option of method slimming 'penalti'"):
+        load(tmp_path, text.replace("penalty", "penalti"))
+
+
 def test_the_options_of_shrinking_are_those_of_shrink(tmp_path: Path) -> None:
     from edgeprune.shrinking import shrinker
 

@@ -111,3 +111,24 @@ def test_a_changed_criterion_of_the_user_s_is_another_recipe(tmp_path: Path, job
         (tmp_path / "own_for_stages.py").write_text(f"def score(layer, context):\n    return layer.bias ** {power}\n")
         keys.append(json.dumps(weights_ingredients(own)))
     assert keys[0] == keys[2] != keys[1]
+
+
+def test_an_interrupted_training_method_goes_on_and_leaves_nothing(tmp_path: Path, job: NetworkJob) -> None:
+    recipe = Recipe("slimming", "global", 0.5, 0, "mask", {"epochs": 2, "rounds": 1, "retrain_epochs": 1})
+    trained = replace(job, recipe=recipe, variant="masked")
+    assert task_from_json(task_to_json(Task("recipe", trained))).job == trained
+
+    def interrupt(text: str, _fraction: float) -> None:
+        if text.startswith("epoch 2/2"):
+            raise KeyboardInterrupt
+
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(KeyboardInterrupt):
+        prepare(cache, Task("recipe", trained), interrupt)
+    unfinished = cache.unfinished("recipe", weights_ingredients(trained))
+    assert [file.name for file in unfinished.iterdir()] == ["sparsity.state"]
+    resumed = prepare(cache, Task("recipe", trained), silent)
+    assert not unfinished.exists()
+    whole = prepare(Cache(tmp_path / "other"), Task("recipe", trained), silent)
+    for name in ("masks.safetensors", "weights.safetensors"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()

@@ -51,7 +51,7 @@ def test_gates_scale_what_comes_out_and_fold_away() -> None:
 def test_sss_s_proximal_steps_close_a_gate_for_good() -> None:
     """Equations 9 to 11 written out in numpy, over steps with known gradients."""
     gate = nn.Parameter(torch.tensor([1.0, 0.05, -0.3, 0.02], dtype=torch.float64))
-    hooks = ProximalGates(0.5, 0.9, {"a": gate})
+    hooks = ProximalGates(0.5, 0.9, 1.0, {"a": gate})
     value, speed = gate.detach().numpy().copy(), np.zeros(4)
     random = np.random.default_rng(2)
     for _ in range(6):
@@ -66,6 +66,15 @@ def test_sss_s_proximal_steps_close_a_gate_for_good() -> None:
         assert np.allclose(gate.detach().numpy(), value, atol=1e-12)
     assert gate[3] == 0.0
     assert gate[0] != 0.0
+
+
+def test_sss_s_gates_are_not_pressed_further_once_enough_are_closed() -> None:
+    gate = nn.Parameter(torch.tensor([1.0, 0.0]))
+    for enough, expected in ((0.5, 1.0), (0.6, 0.99)):
+        gate.data = torch.tensor([1.0, 0.0])
+        gate.grad = torch.zeros(2)
+        ProximalGates(0.1, 0.0, enough, {"a": gate}).before_step(nn.Identity(), 0.1)
+        assert gate.detach().tolist() == pytest.approx([expected, 0.0])
 
 
 def test_sss_without_filling_removes_what_it_closed() -> None:

@@ -191,3 +191,25 @@ def test_iterative_rewinds_to_the_epoch_asked_for(rewind: int, epochs: int) -> N
     assert isinstance(masks, Masks)
     with pytest.raises(UserError, match="rewind 2"):
         prune(small_net(), IMAGE, "iterative", 0.5, data=quadrants(), rewind=2, **QUICK)
+
+
+def test_soft_pruned_filters_learn_no_faster_than_the_others() -> None:
+    """Behind a filter of zeros a batch-norm divides by the root of its epsilon: its gradient is hundreds of times."""
+    model = small_net()
+    with torch.no_grad():
+        # else the activation behind a channel of zeros lets nothing through
+        model[1].bias.fill_(0.5)
+        model[5].bias.fill_(0.5)
+    hooks = SoftPruning(("0", "4"), 0.5, 2.0, "local")
+    hooks.after_epoch(model, quadrants(), 1)
+    images, labels = quadrants().train.tensors  # type: ignore[attr-defined]
+    functional.cross_entropy(model.train()(images), labels).backward()
+    raw = {name: model.get_submodule(name).weight.grad.clone() for name in ("0", "4")}
+    hooks.before_step(model, 0.1)
+    for name, gone in hooks.gone.items():
+        sizes, limited = (one.flatten(1).norm(dim=1) for one in (raw[name], model.get_submodule(name).weight.grad))
+        assert torch.equal(limited[~gone], sizes[~gone])
+        assert bool((limited[gone] <= sizes[~gone].mean() * (1 + 1e-5)).all())
+        assert torch.allclose(limited[gone], torch.minimum(sizes[gone], sizes[~gone].mean()), rtol=1e-4)
+    sizes = raw["0"].flatten(1).norm(dim=1)
+    assert sizes[hooks.gone["0"]].min() > 10 * sizes[~hooks.gone["0"]].mean()

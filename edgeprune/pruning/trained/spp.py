@@ -35,7 +35,7 @@ def increments(filters: int, wanted: float, largest: float, bend: float) -> torc
         bend: u, which says how flat the middle is, in (0, 1).
 
     >>> increments(4, 2.0, 0.05, 0.25).round(decimals=4).tolist()
-    [0.05, 0.0177, 0.0, -0.1164]
+    [0.05, 0.0177, 0.0, -0.0457]
     """
     ranks = torch.arange(filters, dtype=torch.float64)
     if wanted <= 0:

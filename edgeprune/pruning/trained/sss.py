@@ -25,21 +25,25 @@ class ProximalGates(Hooks):
         v = S(z, rate * strength) - gate + momentum * v
         gate = S(z, rate * strength) + momentum * v
 
-    with the soft threshold S(z, a) = sign(z) max(|z| - a, 0). The optimizer leaves the gates alone.
+    with the soft threshold S(z, a) = sign(z) max(|z| - a, 0). The optimizer leaves the gates alone. Once the share
+    `enough` of all gates is closed the strength is zero, so that a strength for long trainings does not close all.
     """
 
     strength: float
     momentum: float
+    enough: float
     gates: dict[str, nn.Parameter] = field(repr=False)
     velocity: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
     def before_step(self, model: nn.Module, rate: float) -> None:
         """Take the gradients before the optimizer sees them, and make the proximal step."""
+        closed = torch.cat([gate.detach() == 0 for gate in self.gates.values()])
+        strength = self.strength if float(closed.double().mean()) < self.enough else 0.0
         for name, gate in self.gates.items():
             if gate.grad is None:
                 continue
             with torch.no_grad():
-                shrunk = soft_threshold(gate - rate * gate.grad, rate * self.strength)
+                shrunk = soft_threshold(gate - rate * gate.grad, rate * strength)
                 velocity = shrunk - gate + self.momentum * self.velocity.get(name, torch.zeros_like(gate))
                 gate.copy_(shrunk + self.momentum * velocity)
             self.velocity[name] = velocity
@@ -58,7 +62,7 @@ def soft_threshold(values: torch.Tensor, threshold: float) -> torch.Tensor:
     """Each value moved towards zero by the threshold, and no further.
 
     >>> soft_threshold(torch.tensor([3.0, -0.5, -2.0]), 1.0)
-    tensor([2., -0., -1.])
+    tensor([ 2., -0., -1.])
     """
     return values.sign() * (values.abs() - threshold).clamp(min=0.0)
 
@@ -80,7 +84,7 @@ def prune(job: Job, *, strength: float, gate_momentum: float, fill: bool) -> Mas
         )
     sites = find_sites(job.model)
     gates = add_gates(job.model, sites)
-    job.train("gates", hooks=ProximalGates(strength, gate_momentum, gates))
+    job.train("gates", hooks=ProximalGates(strength, gate_momentum, job.ratio if fill else 1.0, gates))
     sizes = {name: gate.detach().abs().cpu() for name, gate in gates.items()}
     closed = {name: size == 0 for name, size in sizes.items()}
     facts = {"closed_gates": sum(int(one.sum()) for one in closed.values())}
