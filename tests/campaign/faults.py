@@ -17,7 +17,7 @@ from edgeprune.errors import DeviceError
 from edgeprune.transport import connect
 from tests.campaign.sites import Site, kill, remove, words
 
-_OPPORTUNITY_SECONDS = 12.0
+_OPPORTUNITY_SECONDS = 60.0  # a worker is there for seconds of each cell's time
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,23 @@ def server_killed(site: Site, run: Run, dice: Random) -> str:
 
 
 def worker_killed(site: Site, run: Run, dice: Random) -> str:
-    return _to_worker(site, signal.SIGKILL)
+    return _to_worker(site, run, signal.SIGKILL)
 
 
 def worker_hangs(site: Site, run: Run, dice: Random) -> str:
-    return _to_worker(site, signal.SIGSTOP)
+    return _to_worker(site, run, signal.SIGSTOP)
 
 
 def disk_full(site: Site, run: Run, dice: Random) -> str:
     seconds = dice.uniform(2, 5)
-    site.fill_disk(seconds)
-    return f"{seconds:.1f} s"
+    return f"{seconds:.1f} s" if site.fill_disk(seconds) else ""
 
 
 def garbage_line(site: Site, run: Run, dice: Random) -> str:
     """A line that is no answer, among those that the worker has written."""
-    place = site.private_folder()
-    for _ in range(int(_OPPORTUNITY_SECONDS / 0.05)):
+    deadline = time.monotonic() + _OPPORTUNITY_SECONDS
+    while run.poll() is None and time.monotonic() < deadline:
+        place = site.private_folder()
         for spool in place.glob("launches/*/spool") if place else ():
             with contextlib.suppress(OSError), spool.open("ab") as file:
                 file.write(b'{"samples_ns":[12,\x00garbage\n')
@@ -146,9 +146,9 @@ KINDS: dict[str, Doing] = {
 }
 
 
-def _to_worker(site: Site, how: signal.Signals) -> str:
+def _to_worker(site: Site, run: Run, how: signal.Signals) -> str:
     deadline = time.monotonic() + _OPPORTUNITY_SECONDS
-    while time.monotonic() < deadline:
+    while run.poll() is None and time.monotonic() < deadline:
         for worker in site.workers():
             kill(worker, how)
             return how.name

@@ -69,7 +69,9 @@ class Site:
     def cut(self, seconds: float) -> None: ...
     def reset(self) -> None: ...
     def restart(self) -> None: ...
-    def fill_disk(self, seconds: float) -> None: ...
+    def fill_disk(self, seconds: float) -> bool:
+        raise NotImplementedError
+
     def server(self) -> list[psutil.Process]:
         raise NotImplementedError
 
@@ -106,10 +108,10 @@ class Pi(Site):
         standins.up(self.name, _quiet, bound_to=self._bound_to, disk_bytes=_DISK_BYTES)
         self._route()
 
-    def fill_disk(self, seconds: float) -> None:
+    def fill_disk(self, seconds: float) -> bool:
         place = self.private_folder()
         if place is None:
-            return
+            return False
         filler = place.parent / "filler"
         with contextlib.suppress(OSError), filler.open("wb") as file:
             while True:
@@ -117,6 +119,7 @@ class Pi(Site):
         time.sleep(seconds)
         with contextlib.suppress(OSError):
             filler.unlink()
+        return True
 
     def server(self) -> list[psutil.Process]:
         """Its servers of single connections: children of the one that listens."""
@@ -163,10 +166,11 @@ class Phone(Site):
     def restart(self) -> None:
         phone.reboot(self.folder)
 
-    def fill_disk(self, seconds: float) -> None:
+    def fill_disk(self, seconds: float) -> bool:
         phone.order(self.folder, do="disk", free_bytes=1000)
         time.sleep(seconds)
         phone.order(self.folder, do="disk", free_bytes=None)
+        return True
 
     def server(self) -> list[psutil.Process]:
         """The laptop's adb server, which whatever client comes next starts anew."""
