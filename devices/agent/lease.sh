@@ -63,7 +63,9 @@ change_lease() {
     fi
     _from=$stale
     [ "$_from" != "$2" ] || _from=
-    if write_lease "$((latest + 1))" "$boot $((now + $3)) $3 $2"; then break; fi
+    _owner=$2
+    [ "$1" != drop ] || _owner='' # nobody's: the next to take it takes nothing over
+    if write_lease "$((latest + 1))" "$boot $((now + $3)) $3 $_owner"; then break; fi
   done
   [ "$1" = renew ] || begin_anew
   if [ "$1" = drop ]; then say_lease false '' 0 ''; else say_lease true "$2" "$3" "$_from"; fi
