@@ -208,11 +208,12 @@ def test_nothing_stays_behind(
 ) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    before = set(psutil.Process().children())
     link.check()
-    assert len(psutil.Process().children()) == 2  # the server and the connection
+    assert len(set(psutil.Process().children()) - before) == 1  # the connection
     link.close()
     link.close()
-    assert len(psutil.Process().children()) == 1
+    assert set(psutil.Process().children()) <= before
     assert list((tmp_path / "tmp").iterdir()) == []
     assert soon(lambda: not sshd.connections())
     assert link.call(["echo", "again"]).stdout == b"again\n"
@@ -247,7 +248,7 @@ program.wait()
     _, left = psutil.wait_procs(clients, timeout=10)
     assert left == []
     assert soon(lambda: not sshd.connections())
-    assert len(list(short.iterdir())) == 1
+    assert len(list(short.iterdir())) <= 1
     link.check()
     link.close()
     assert list(short.iterdir()) == []
