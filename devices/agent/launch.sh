@@ -106,11 +106,28 @@ show() {
   kill -PIPE "$tail" 2>/dev/null # of this death no shell makes words
 }
 
-# the lines of stdin (descriptor 3), numbered from $1 on, to the clerk's inbox; whatever holds stdin holds no stdout
+# the lines of stdin (descriptor 3) to the clerk, then see to it that all comes to its end; whatever holds stdin holds no
+# stdout
 relay() {
-  number=$1
   until read_number "$launch/keeper" && [ -n "$line" ]; do sleep 0.02 || sleep 1; done
-  exec 4<>"/proc/$line/fd/3" || exit
+  # a keeper that was killed has no inbox; without `command` a shell would end here
+  if command exec 4<>"/proc/$line/fd/3"; then pass_on "$1"; fi
+  exec 3<&-
+  # the end of the program ends this too; where its keeper is gone nothing does
+  for _ in 1 2 3 4 5; do
+    sleep 1
+    [ ! -e "$launch/told" ] || exit
+  done
+  if ! keeper_lives; then
+    for _pid in $(marked "EDGEPRUNE_WORKER=$launch"); do kill -KILL "$_pid" 2>/dev/null; done
+  fi
+  trap '' TERM
+  for _pid in $(marked "EDGEPRUNE_CLIENT=$EDGEPRUNE_CLIENT"); do kill -TERM "$_pid" 2>/dev/null; done
+}
+
+# the lines of stdin, numbered from $1 on, to the clerk's inbox (descriptor 4)
+pass_on() {
+  number=$1
   while IFS= read -r request <&3; do
     if [ "$request" = '{"op":"alive"}' ]; then
       say "alive $$" >&4
@@ -123,18 +140,7 @@ relay() {
     fi
     number=$((number + 1))
   done
-  exec 3<&-
   say "eof $$" >&4
-  # the end of the program ends this too; where its keeper is gone nothing does
-  for _ in 1 2 3 4 5; do
-    sleep 1
-    [ ! -e "$launch/told" ] || exit
-  done
-  if ! keeper_lives; then
-    for _pid in $(marked "EDGEPRUNE_WORKER=$launch"); do kill -KILL "$_pid" 2>/dev/null; done
-  fi
-  trap '' TERM
-  for _pid in $(marked "EDGEPRUNE_CLIENT=$EDGEPRUNE_CLIENT"); do kill -TERM "$_pid" 2>/dev/null; done
 }
 
 # --- the side of the program ------------------------------------------------------------------------------------------
@@ -269,11 +275,11 @@ carry_out() {
   wait "$pulse" 2>/dev/null # nothing may be written after the last lines
 }
 
-# every second: a reading, where there is anything to read, and a tick for the clerk
+# every second, as long as the keeper lives: a reading, where there is anything to read, and a tick for the clerk
 pulse() {
   sensors=false
   has_sensors && sensors=true
-  while :; do
+  while kill -0 "$$" 2>/dev/null; do
     [ $sensors = false ] || reading >>"$launch/spool"
     say tick >&3
     sleep 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,7 +210,15 @@ def test_a_program_that_ends_while_the_link_is_away_is_told_as_such(agent: Agent
     channel.stop()
 
 
-def test_a_launch_whose_keeper_was_killed_ends_with_its_link(agent: AgentOf) -> None:
+@pytest.mark.parametrize("found", [True, False], ids=["after", "before"])
+def test_a_launch_whose_keeper_was_killed_ends_with_its_link(agent: AgentOf, tmp_path: Path, found: bool) -> None:
+    """After or before the link has found its keeper: it looks again every 0.02 s."""
+    if not found:
+        slow = tmp_path / "bin" / "sleep"
+        slow.parent.mkdir()
+        slow.write_text(f'#!/bin/sh\n[ "$1" != 0.02 ] || set -- 3\nexec {shutil.which("sleep")} "$1"\n')
+        slow.chmod(0o755)
+        agent.environment["PATH"] = f"{slow.parent}:{os.environ['PATH']}"
     client = agent.start("run", "launch", "0", sys.executable, "-c", COUNTING)
     assert client.stdout is not None
     assert b"started" in client.stdout.readline()

@@ -45,9 +45,11 @@ def merge_gathers(graph: Graph) -> Graph:
 
 def _parts(node: Node, graph: Graph) -> list[Node]:
     """A Split of channels as one `ChannelGather` a part; any other node as it is."""
-    shape = graph.shapes.get(node.inputs[0], ()) if node.inputs else ()
-    widths = [graph.shapes.get(name, (0, 0))[1] for name in node.outputs] if len(shape) in (2, 4) else []
-    if node.op != "Split" or node.attrs.get("axis", 0) not in (1, 1 - len(shape)) or sum(widths) != shape[1]:
+    shape = graph.shapes.get(node.inputs[0], ()) if node.op == "Split" else ()
+    if len(shape) not in (2, 4) or node.attrs.get("axis", 0) not in (1, 1 - len(shape)):
+        return [node]
+    widths = [graph.shapes.get(name, (0, 0))[1] for name in node.outputs]
+    if sum(widths) != shape[1]:
         return [node]
     starts = np.cumsum([0, *widths])
     maps = [np.arange(start, start + width) for start, width in zip(starts, widths, strict=False)]
