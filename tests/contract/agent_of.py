@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from edgeprune.transport.channel import Channel
 from edgeprune.transport.contract import agent_files
+from tests.processes import running
 
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "mksh": ["mksh"]}
 
@@ -84,31 +84,8 @@ class AgentOf:
 
     def processes(self) -> list[psutil.Process]:
         """All that runs for this folder, however it was started."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if str(self.folder) in " ".join([*process.environ().values(), *process.cmdline()]):
-                    found.append(process)
-            except psutil.Error:  # gone, or another user's
-                continue
-        return found
-
-
-def gone(processes: Sequence[psutil.Process], seconds: float) -> bool:
-    """Whether all of them end within so many seconds; one that nobody has yet asked for its status has ended."""
-    deadline = time.monotonic() + seconds
-    while any(process.is_running() and not _is_zombie(process) for process in processes):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def _is_zombie(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+        place = str(self.folder)
+        return running(lambda process: place in " ".join([*process.environ().values(), *process.cmdline()]))
 
 
 def events(client: subprocess.Popen[bytes]) -> list[dict[str, Any]]:

@@ -13,8 +13,10 @@ import pytest
 from edgeprune.transport import RemoteTransport, Transport, connect
 from edgeprune.transport.link import Link
 from edgeprune.transport.ssh import SshLink
+from tests.contract.agent_of import SHELLS, AgentOf, words_of
 from tests.contract.faulty_proxy import FaultyProxy
 from tests.contract.loopback_sshd import LoopbackSshd, require_sshd
+from tests.processes import left_after
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,16 @@ def transport(kept: Transport) -> Transport:
     """A transport to each device in turn, which is ours, whatever the test before did to it."""
     assert kept.acquire()
     return kept
+
+
+@pytest.fixture(params=sorted(SHELLS))
+def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentOf]:
+    """The agent under each shell in turn; whatever it starts has to be gone with it."""
+    one = AgentOf(words_of(request.param), tmp_path / "device's $(folder)")
+    yield one
+    if one.folder.exists():
+        one.ask("clean", "all")
+    assert left_after(2.0, one.processes()) == []
 
 
 @pytest.fixture(scope="session")

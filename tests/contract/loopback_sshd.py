@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from edgeprune.transport.ssh import SshLink
+from tests.processes import kill_all
 
 SSHD = Path("/usr/sbin/sshd")
 _START_SECONDS = 20.0
@@ -79,9 +78,7 @@ class LoopbackSshd:
             return
         process.kill()
         process.wait()
-        for one in served:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+        kill_all(served)
         psutil.wait_procs(served, timeout=10)
         self._process = None
 
@@ -92,14 +89,6 @@ class LoopbackSshd:
     def connections(self) -> list[psutil.Process]:
         """The server's processes that carry one connection each."""
         return [] if self._process is None else psutil.Process(self._process.pid).children()
-
-
-def soon(true: Callable[[], bool], seconds: float = 30.0) -> bool:
-    """Whether something is so, or gets so within that time."""
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return true()
 
 
 def answers(port: int) -> bool:

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from edgeprune.errors import RemoteError
-from tests.contract.agent_of import SHELLS, AgentOf, events, gone, hang_up, words_of
+from tests.contract.agent_of import AgentOf, events, hang_up
+from tests.processes import left_after
 
 STUBBORN = """
 import os, signal, subprocess, sys, time
@@ -29,15 +30,6 @@ print('{"up": true}', flush=True)
 time.sleep(600)
 """
 REVERSING = "import sys; print(input()[::-1], flush=True); sys.stderr.write('last \\\\ \"words\"\\nof it'); sys.exit(7)"
-
-
-@pytest.fixture(params=sorted(SHELLS))
-def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentOf]:
-    one = AgentOf(words_of(request.param), tmp_path / "device's $(folder)")
-    yield one
-    if one.folder.exists():
-        one.ask("clean", "all")
-    assert gone(one.processes(), 2.0)
 
 
 def test_facts_are_one_json_line(agent: AgentOf) -> None:
@@ -116,7 +108,7 @@ def test_the_end_of_stdin_stops_everything_within_two_seconds(agent: AgentOf, tm
         assert len(running) >= 6
         client.stdin.close()
         client.wait(timeout=2.5)
-        assert gone(running, 1.5)
+        assert left_after(1.5, running) == []
         last = events(client)[-1]
         assert (last["status"], last["stopped"]) == (137, "stdin")
 
@@ -133,7 +125,7 @@ def test_a_killed_client_takes_the_worker_with_it(agent: AgentOf, tmp_path: Path
             client.send_signal(signal.SIGKILL)
             client.stdin.close()
         client.wait()
-        assert gone(running, 5.0)
+        assert left_after(5.0, running) == []
 
 
 def test_stop_ends_a_stubborn_program(agent: AgentOf, tmp_path: Path) -> None:
@@ -142,7 +134,7 @@ def test_stop_ends_a_stubborn_program(agent: AgentOf, tmp_path: Path) -> None:
     assert channel.receive(10) == {"up": True}
     running = agent.processes()
     channel.stop()
-    assert gone(running, 1.5)
+    assert left_after(1.5, running) == []
     channel.stop()
     with pytest.raises(RemoteError, match="ended before"):
         channel.send({})

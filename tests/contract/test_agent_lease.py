@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -10,24 +9,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.contract.agent_of import SHELLS, AgentOf, gone, hang_up, words_of
+from tests.contract.agent_of import AgentOf, hang_up
+from tests.processes import command_words, left_after
 
 OWNERS = 8
-
-
-@pytest.fixture(params=sorted(SHELLS))
-def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentOf]:
-    one = AgentOf(words_of(request.param), tmp_path / "device")
-    yield one
-    if one.folder.exists():
-        one.ask("clean", "all")
-    assert gone(one.processes(), 2.0)
 
 
 def test_a_lease_is_taken_renewed_and_dropped_by_its_owner_alone(agent: AgentOf) -> None:
@@ -87,7 +77,7 @@ def test_what_an_earlier_holder_left_running_is_ended(agent: AgentOf) -> None:
     agent.ask("lease", "take", "bert", "60")
     client.kill()
     hang_up(client)
-    assert gone(running, 2.0)
+    assert left_after(2.0, running) == []
     assert not (agent.folder / "launches").exists()
 
 
@@ -128,12 +118,7 @@ def governors(agent: AgentOf, tmp_path: Path) -> list[Path]:
 
 
 def guards_of(agent: AgentOf) -> list[psutil.Process]:
-    found = []
-    for process in agent.processes():
-        with contextlib.suppress(psutil.NoSuchProcess):  # a shell's child of a moment
-            if process.cmdline()[-1:] == ["guard"]:
-                found.append(process)
-    return found
+    return [process for process in agent.processes() if command_words(process)[-1:] == ["guard"]]
 
 
 def lasting_guard(agent: AgentOf) -> psutil.Process:
@@ -163,7 +148,7 @@ def test_a_governor_is_set_for_the_lease_s_time(agent: AgentOf, governors: list[
         assert len(guards) == 1
         agent.ask(*(["lease", "drop", "anna"] if end == "drop" else ["clean"]))
         assert words(governors) == {"schedutil"}
-        assert gone(guards, 2.0)
+        assert left_after(2.0, guards) == []
 
 
 def test_a_lease_that_is_renewed_while_it_is_read_holds(agent: AgentOf, governors: list[Path]) -> None:
@@ -218,7 +203,7 @@ def test_clean_ends_and_removes_all_but_the_lease(agent: AgentOf) -> None:
     assert b"started" in client.stdout.readline()
     running = [one for one in agent.processes() if one.pid != client.pid]
     assert agent.ask("clean")["ended"] >= 3
-    assert gone(running, 2.0)
+    assert left_after(2.0, running) == []
     hang_up(client)
     assert [entry.name for entry in agent.folder.iterdir()] == ["leases"]
     assert agent.ask("lease", "take", "bert", "60")["mine"] is False

@@ -17,8 +17,9 @@ import pytest
 
 from edgeprune.errors import LinkLostError, RemoteError
 from edgeprune.transport.channel import Channel
-from tests.contract.agent_of import SHELLS, AgentOf, events, gone, hang_up, words_of
+from tests.contract.agent_of import AgentOf, events, hang_up
 from tests.contract.cut_link import CutLink
+from tests.processes import command_words, kill_all, left_after
 
 # answers each request with its number and how many it had before, at no regular pace
 COUNTING = """
@@ -30,14 +31,6 @@ for had, line in enumerate(sys.stdin):
 """
 ENDING = "print('{\"up\":true}', flush=True); input(); print('[]'); raise SystemExit(9)"
 KILLS = {"dash": 12, "bash": 4, "busybox": 4, "mksh": 4}
-
-
-@pytest.fixture(params=sorted(SHELLS))
-def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentOf]:
-    one = AgentOf(words_of(request.param), tmp_path / "device")
-    yield one
-    one.ask("clean", "all")
-    assert gone(one.processes(), 2.0)
 
 
 @pytest.fixture
@@ -145,8 +138,7 @@ def test_a_launch_whose_keeper_was_killed_is_gone(agent: AgentOf) -> None:
     first = agent.start("run", "launch", "0", sys.executable, "-c", COUNTING)
     assert first.stdout is not None
     assert b"started" in first.stdout.readline()
-    for process in agent.processes():
-        process.kill()
+    kill_all(agent.processes())
     hang_up(first)
     assert agent.ask("attach", "launch", "0", "0") == {"event": "gone"}
 
@@ -222,8 +214,6 @@ def test_a_launch_whose_keeper_was_killed_ends_with_its_link(agent: AgentOf, tmp
     client = agent.start("run", "launch", "0", sys.executable, "-c", COUNTING)
     assert client.stdout is not None
     assert b"started" in client.stdout.readline()
-    for process in agent.processes():
-        if "keep" in process.cmdline():
-            process.kill()
+    kill_all(process for process in agent.processes() if "keep" in command_words(process))
     hang_up(client)
-    assert gone(agent.processes(), 10.0)
+    assert left_after(10.0, agent.processes()) == []

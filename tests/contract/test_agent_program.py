@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edgeprune.errors import RemoteError
-from tests.contract.agent_of import SHELLS, AgentOf, gone, hang_up, words_of
+from tests.contract.agent_of import AgentOf, hang_up
 
 MACHINE = slice(18, 20)  # of an ELF header: the processor that the program is made for
 AARCH64, X86_64 = b"\xb7\0", b"\x3e\0"
-
-
-@pytest.fixture(params=sorted(SHELLS))
-def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentOf]:
-    one = AgentOf(words_of(request.param), tmp_path / "device")
-    yield one
-    one.ask("clean", "all")
-    assert gone(one.processes(), 2.0)
 
 
 @pytest.fixture

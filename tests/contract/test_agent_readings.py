@@ -8,7 +8,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.contract.agent_of import SHELLS, AgentOf, events, gone, hang_up, words_of
+from tests.contract.agent_of import AgentOf, events, hang_up
 
 ARM_CPUINFO = "processor\t: 0\nFeatures\t: fp asimd crc32\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n"
 X86_CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: {}\nflags\t\t: fpu sse2\n"
@@ -29,17 +29,14 @@ BATTERY = """Current Battery Service state:
 """
 
 
-@pytest.fixture(params=sorted(SHELLS))
-def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentOf]:
-    one = AgentOf(words_of(request.param), tmp_path / "device")
-    one.environment |= {
+@pytest.fixture
+def agent(agent: AgentOf, tmp_path: Path) -> AgentOf:
+    agent.environment |= {
         "EDGEPRUNE_SYS": str(tmp_path / "sys"),
         "EDGEPRUNE_PROC": str(tmp_path / "proc"),
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
     }
-    yield one
-    one.ask("clean", "all")
-    assert gone(one.processes(), 2.0)
+    return agent
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import pytest
 from edgeprune.errors import LinkLostError
 from edgeprune.transport import Channel, RemoteTransport
 from tests.contract.faulty_proxy import FaultyProxy
-from tests.contract.loopback_sshd import LoopbackSshd, soon
+from tests.contract.loopback_sshd import LoopbackSshd
+from tests.processes import kill_all, left_after, running, soon
 
 PATIENCE = 120.0
 # notes each request in a file before it answers it
@@ -98,7 +99,7 @@ def test_a_program_outlives_a_link_that_the_client_gives_up(
     clients = [child for child in psutil.Process().children() if child.name() == "ssh"]
     proxy.cut()
     noted.ask()
-    assert soon(lambda: all(ended(client) for client in clients))
+    assert left_after(30, clients) == []
     proxy.lose()
     proxy.mend()
     noted.answer(2)
@@ -139,8 +140,7 @@ def test_a_program_that_went_down_with_its_device_is_told(
     noted.ask()
     noted.answer(1)
     sshd.stop()
-    for process in of_launches(sshd):
-        process.kill()
+    kill_all(of_launches(sshd))
     for entry in (sshd.cache / "edgeprune-device" / "launches").iterdir():
         entry.rename(entry.with_name("forgotten"))
     sshd.start()
@@ -150,24 +150,10 @@ def test_a_program_that_went_down_with_its_device_is_told(
     assert board.facts()["machine"]
 
 
-def ended(process: psutil.Process) -> bool:
-    """Whether a process has ended, be it that nobody has asked for its status yet."""
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-
-
 def of_launches(sshd: LoopbackSshd) -> list[psutil.Process]:
     """Processes that the agent started or keeps for a launch, whoever their parent is."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("EDGEPRUNE_LAUNCH", "").startswith(str(sshd.cache)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    place = str(sshd.cache)
+    return running(lambda process: process.environ().get("EDGEPRUNE_LAUNCH", "").startswith(place))
 
 
 def test_a_laptop_that_is_killed_leaves_nothing_running(sshd: LoopbackSshd, tmp_path: Path) -> None:

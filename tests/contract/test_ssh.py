@@ -19,7 +19,8 @@ import pytest
 from edgeprune.errors import LinkLostError, TransportError
 from edgeprune.transport.ssh import SshLink
 from tests.contract.faulty_proxy import FaultyProxy
-from tests.contract.loopback_sshd import LoopbackSshd, free_port, new_key, soon
+from tests.contract.loopback_sshd import LoopbackSshd, free_port, new_key
+from tests.processes import soon
 
 QUICK = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2")
 

@@ -20,7 +20,7 @@ import pytest
 from edgeprune.errors import EdgepruneError, GarbledAnswerError, StorageError, TransportError
 from edgeprune.transport import Channel, LocalTransport, Worker
 from edgeprune.transport.contract import parse_facts
-from tests.contract.loopback_sshd import soon
+from tests.processes import soon
 
 PATIENCE = 20.0
 

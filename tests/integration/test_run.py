@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
@@ -21,6 +20,7 @@ import pytest
 
 from edgeprune import journal
 from edgeprune.schema import CellEnd, Launch
+from tests.processes import command_words, left_after, running
 
 MATRIX = """\
 name: small
@@ -50,39 +50,12 @@ def place(tmp_path: Path) -> Iterator[Path]:
     """A user's folder; whatever was started in it must be gone within 3 s of the test's end."""
     (tmp_path / "m.yaml").write_text(MATRIX)
     yield tmp_path
-    assert running_after(started_for(tmp_path), 3) == [], "a process was left behind"
+    assert left_after(3, started_for(tmp_path)) == [], "a process was left behind"
 
 
 def started_for(place: Path) -> list[psutil.Process]:
     """The processes, of any depth, that a run in this folder has started: they inherit its mark."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == str(place):
-                found.append(process)
-    return found
-
-
-def running_after(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Those that have not ended after so long; one that has, and waits for init to take note of it, has ended."""
-
-    def runs(process: psutil.Process) -> bool:
-        try:
-            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
-
-    deadline = time.monotonic() + seconds
-    while (left := [process for process in processes if runs(process)]) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return left
-
-
-def command_line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+    return running(lambda process: process.environ().get(MARK) == str(place))
 
 
 def obey_ctrl_c() -> None:
@@ -242,7 +215,7 @@ def test_ctrl_c_stops_soon_and_says_how_to_go_on(place: Path, shared_cache: Path
     child = start(place, cache, "run", "m.yaml")
     wanted = "stage_process" if phase == "preparing" else "onnxruntime_worker"
     deadline = time.monotonic() + 60
-    while not any(wanted in command_line(process) for process in started_for(place)):
+    while not any(wanted in " ".join(command_words(process)) for process in started_for(place)):
         assert time.monotonic() < deadline, "the run never came to that phase"
         time.sleep(0.05)
     time.sleep(0.5)
@@ -251,7 +224,7 @@ def test_ctrl_c_stops_soon_and_says_how_to_go_on(place: Path, shared_cache: Path
     deadline = time.monotonic() + STOP_SECONDS
     child.send_signal(signal.SIGINT)
     _, told = child.communicate(timeout=STOP_SECONDS)
-    assert running_after(everything, deadline - time.monotonic()) == []
+    assert left_after(deadline - time.monotonic(), everything) == []
     assert child.returncode == 130
     assert "To go on: edgeprune run m.yaml" in told
     assert "Traceback" not in told

@@ -30,9 +30,10 @@ from edgeprune import journal
 from edgeprune.matrix.launch import now
 from edgeprune.schema import CellEnd, Launch
 from tests.contract.faulty_proxy import FaultyProxy
-from tests.contract.loopback_sshd import LoopbackSshd, new_key, require_sshd, soon
+from tests.contract.loopback_sshd import LoopbackSshd, new_key, require_sshd
 from tests.contract.test_link_faults import of_launches
-from tests.integration.test_run import MARK, obey_ctrl_c, running_after, started_for
+from tests.integration.test_run import MARK, obey_ctrl_c, started_for
+from tests.processes import command_words, kill_all, left_after, soon
 from tests.standins import Plugged
 
 MATRIX = """\
@@ -85,14 +86,7 @@ class Board:
 
     def workers(self) -> list[psutil.Process]:
         """The programs that edgeprune runs on it."""
-        found = []
-        for process in of_launches(self.sshd):
-            try:
-                if process.cmdline()[1:3] == ["serve", "--threads"]:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        return [process for process in of_launches(self.sshd) if command_words(process)[1:3] == ["serve", "--threads"]]
 
     def is_timing(self) -> bool:
         """Whether a worker there has computed for longer than anything but a long request to take times does."""
@@ -193,9 +187,8 @@ def laptops(tmp_path: Path, cache: Path) -> Iterator[Callable[..., Laptop]]:
 
     yield make
     for laptop in made:
-        left = running_after(started_for(laptop.place), 3)
-        for process in left:
-            process.kill()
+        left = left_after(3, started_for(laptop.place))
+        kill_all(left)
         assert left == [], "a process was left behind"
 
 
@@ -218,7 +211,7 @@ def test_a_cut_of_half_a_minute_in_a_launch_costs_nothing(
     assert [cell["status"] for cell in laptop.cells()] == ["ok"]
     assert float(laptop.cells()[0]["latency_ns_median"]) > 0
     assert "once more" not in laptop.heard()
-    assert running_after([worker], 30) == []
+    assert left_after(30, [worker]) == []
     assert soon(lambda: not of_launches(board.sshd))
     assert soon(lambda: not board.sshd.served()), "nobody may be logged in any more"
 

@@ -15,6 +15,7 @@ import pytest
 from edgeprune import standins
 from edgeprune.errors import UnknownNameError
 from edgeprune.standins import board
+from tests.processes import left_after
 from tests.standins import Reached, start
 
 
@@ -119,9 +120,7 @@ def test_two_run_at_once_and_nothing_of_them_is_left(tmp_path: Path) -> None:
         assert traces(one)
     assert standins.device(one) is None
     assert traces(tmp_path) == []
-    # this machine's init may take a moment to notice the last one's end
-    alive = [process for process in inside if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert alive == []
+    assert left_after(0, inside) == []
 
 
 def test_it_ends_with_the_process_that_it_is_bound_to(virtual_pi: Reached, tmp_path: Path) -> None:

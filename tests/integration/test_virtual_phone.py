@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -22,6 +21,7 @@ from edgeprune.standins import phone
 from edgeprune.standins.adb_auth import signed_by
 from edgeprune.standins.android_state import AndroidState
 from tests.integration.test_standins import processes, traces
+from tests.processes import left_after, running
 from tests.standins import Plugged, start_phone
 
 TMP = "/data/local/tmp"
@@ -287,12 +287,7 @@ def test_a_reboot_ends_programs_and_keeps_files(virtual_phone: Plugged, place: s
 
 def servers_at(port: int) -> list[psutil.Process]:
     """The processes of adb servers at that port."""
-    found = []
-    for one in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if one.name() == "adb" and any(str(port) in word for word in one.cmdline()):
-                found.append(one)
-    return found
+    return running(lambda one: one.name() == "adb" and any(str(port) in word for word in one.cmdline()))
 
 
 def test_nothing_is_left_of_it_though_its_adb_server_was_started_anew(tmp_path: Path) -> None:
@@ -311,8 +306,7 @@ def test_nothing_is_left_of_it_though_its_adb_server_was_started_anew(tmp_path: 
         servers = servers_at(plugged.server_port)
         assert servers
     assert traces(tmp_path) == []
-    alive = [one for one in [*inside, *servers] if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-    assert alive == []
+    assert left_after(0, [*inside, *servers]) == []
 
 
 def test_it_ends_with_the_process_that_it_is_bound_to(virtual_phone: Plugged, tmp_path: Path) -> None:
