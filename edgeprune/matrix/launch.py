@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune import compiling, exporting
 from edgeprune.compiling import Artifact
@@ -115,21 +115,7 @@ def launch_memory(place: Place, deployed: Deployed, step: Step) -> Launch:
         ParityError: the output on the device differs from the reference by more than 1e-4 relative.
         DeviceError: the link or the worker failed.
     """
-    started_at = now()
-    with _start(place, deployed) as worker:
-        parity = _load_and_compare(worker, deployed)
-        peak = worker.peak_rss_bytes(MEMORY_CALLS)
-        worker.stop()
-    return Launch(
-        **_circumstances(worker, step, place, started_at),
-        purpose="memory",
-        warmup_ns=[],
-        group=1,
-        steady=None,
-        samples_ns=[],
-        parity_rel=parity,
-        peak_rss_bytes=peak,
-    )
+    return _launch_untimed(place, deployed, step, "memory")
 
 
 def launch_check(place: Place, deployed: Deployed, step: Step) -> Launch:
@@ -139,19 +125,24 @@ def launch_check(place: Place, deployed: Deployed, step: Step) -> Launch:
         ParityError: the output on the device differs from the reference by more than 1e-4 relative.
         DeviceError: the link or the worker failed.
     """
+    return _launch_untimed(place, deployed, step, "check")
+
+
+def _launch_untimed(place: Place, deployed: Deployed, step: Step, purpose: Literal["memory", "check"]) -> Launch:
     started_at = now()
     with _start(place, deployed) as worker:
         parity = _load_and_compare(worker, deployed)
+        peak = worker.peak_rss_bytes(MEMORY_CALLS) if purpose == "memory" else None
         worker.stop()
     return Launch(
         **_circumstances(worker, step, place, started_at),
-        purpose="check",
+        purpose=purpose,
         warmup_ns=[],
         group=1,
         steady=None,
         samples_ns=[],
         parity_rel=parity,
-        peak_rss_bytes=None,
+        peak_rss_bytes=peak,
     )
 
 

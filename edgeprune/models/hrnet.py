@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgeprune.models.resnet_imagenet import BasicBlock, Bottleneck
+from edgeprune.models.resnet import BasicBlock
+from edgeprune.models.resnet_imagenet import Bottleneck
 
 MODULES = (1, 4, 3)
 """Modules of the stages with two, three and four resolutions."""

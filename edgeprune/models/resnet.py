@@ -36,10 +36,21 @@ class PadShortcut(nn.Module):
         return functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.after))
 
 
+def downsample(in_channels: int, width: int, stride: int, shortcut: str = "projection") -> nn.Module | None:
+    """What brings a block's input to the shape of its output; None where it has that shape."""
+    if stride == 1 and in_channels == width:
+        return None
+    if shortcut == "pad":
+        return PadShortcut(width - in_channels)
+    return nn.Sequential(nn.Conv2d(in_channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: float32 [N, C, H, W] -> float32 [N, width, H / stride, W / stride]."""
 
-    def __init__(self, in_channels: int, width: int, stride: int, shortcut: str) -> None:
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, shortcut: str = "projection") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -47,14 +58,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu2 = nn.ReLU()
-        self.downsample: nn.Module | None = None
-        if stride != 1 or in_channels != width:
-            if shortcut == "projection":
-                self.downsample = nn.Sequential(
-                    nn.Conv2d(in_channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-                )
-            else:
-                self.downsample = PadShortcut(width - in_channels)
+        self.downsample = downsample(in_channels, width, stride, shortcut)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """ReLU of the residual branch plus the shortcut."""

@@ -18,34 +18,12 @@ import torch
 from torch import nn
 
 from edgeprune.errors import UnknownNameError
+from edgeprune.models.resnet import BasicBlock, downsample
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 BASIC_DEPTHS = (18,)
 WIDTHS = (64, 128, 256, 512)
 STRIDES = ("3x3", "1x1")
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: float32 [N, C, H, W] -> float32 [N, width, H / stride, W / stride]."""
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.relu2 = nn.ReLU()
-        self.downsample = _projection(in_channels, width, stride)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """ReLU of the residual branch plus the shortcut."""
-        branch = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
-        shortcut = x if self.downsample is None else self.downsample(x)
-        result: torch.Tensor = self.relu2(branch + shortcut)
-        return result
 
 
 class Bottleneck(nn.Module):
@@ -71,7 +49,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
         self.relu3 = nn.ReLU()
-        self.downsample = _projection(in_channels, width * self.expansion, stride)
+        self.downsample = downsample(in_channels, width * self.expansion, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """ReLU of the residual branch plus the shortcut."""
@@ -138,12 +116,6 @@ class ResNet(nn.Module):
             return x
         scores: torch.Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
         return scores
-
-
-def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
-    if stride == 1 and in_channels == out_channels:
-        return None
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
 def build(num_classes: int, in_channels: int, depth: int, stride: str = "3x3") -> nn.Module:

@@ -20,20 +20,6 @@ from edgeprune.standins import initrd, rootfs, ssh_keys, supervisor
 
 _CORES, _MEMORY_MIB = 2, 512
 _MONITOR_FILE, _INITRD_FILE = "monitor", "initrd"
-_SERVER = """\
-HostKey /etc/ssh/host_key
-AuthorizedKeysFile /etc/ssh/authorized_keys
-# who made the disk's image may own its folders
-StrictModes no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-UseDNS no
-PidFile none
-PrintMotd no
-AllowUsers {user} root
-Subsystem sftp /usr/lib/openssh/sftp-server
-"""
 _INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
@@ -73,7 +59,7 @@ def up(folder: Path, say: Callable[[str], None], *, bound_to: int | None = None)
     host_key, client_key = ssh_keys.keys(folder, rootfs.HOST_NAME)
     own = {
         "usr/sbin/init": (0o755, _INIT.format(user=rootfs.USER, number=rootfs.USER_ID, host=rootfs.HOST_NAME).encode()),
-        "etc/ssh/sshd_config": (0o644, _SERVER.format(user=rootfs.USER).encode()),
+        "etc/ssh/sshd_config": (0o644, ssh_keys.server_rules(f"{rootfs.USER} root").encode()),
         "etc/ssh/authorized_keys": (0o644, f"{client_key}\n".encode()),
         "etc/ssh/host_key": (0o600, (folder / ssh_keys.HOST_KEY).read_bytes()),
     }

@@ -14,22 +14,6 @@ from edgeprune.standins import board, rootfs, ssh_keys, supervisor
 from edgeprune.standins.namespace import Setting, outside_user
 
 SYS_FOLDER = "sys"
-_SERVER = """\
-ListenAddress {host}
-Port {port}
-HostKey /etc/ssh/host_key
-AuthorizedKeysFile /etc/ssh/authorized_keys
-# folders above the file are the root's, whose owner is nobody in here
-StrictModes no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-UseDNS no
-PidFile none
-PrintMotd no
-AllowUsers {user}
-Subsystem sftp /usr/lib/openssh/sftp-server
-"""
 
 
 def up(folder: Path, say: Callable[[str], None], *, disk_bytes: int | None = None, bound_to: int | None = None) -> Path:
@@ -57,7 +41,9 @@ def up(folder: Path, say: Callable[[str], None], *, disk_bytes: int | None = Non
     (server / ssh_keys.HOST_KEY).write_bytes((folder / ssh_keys.HOST_KEY).read_bytes())
     (server / ssh_keys.HOST_KEY).chmod(0o600)
     port = ssh_keys.free_port()
-    (server / "sshd_config").write_text(_SERVER.format(host=ssh_keys.HOST, port=port, user=rootfs.USER))
+    (server / "sshd_config").write_text(
+        f"ListenAddress {ssh_keys.HOST}\nPort {port}\n{ssh_keys.server_rules(rootfs.USER)}"
+    )
     for owned in (home, server):
         ssh_keys.own(owned, outside_user())
     at_home = f"home/{rootfs.USER}"

@@ -16,6 +16,20 @@ from edgeprune.storage import write_whole
 HOST = "127.0.0.1"
 DEVICE_FILE = "device.json"
 HOST_KEY, CLIENT_KEY = "host_key", "client_key"
+_SERVER_RULES = """\
+HostKey /etc/ssh/host_key
+AuthorizedKeysFile /etc/ssh/authorized_keys
+# folders above that file belong to whoever made the disk's image, or to nobody in here
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+UseDNS no
+PidFile none
+PrintMotd no
+AllowUsers {users}
+Subsystem sftp /usr/lib/openssh/sftp-server
+"""
 _PATIENCE_SECONDS, _ANSWER_SECONDS = 180.0, 10.0
 _POLL_SECONDS = 0.1
 
@@ -42,6 +56,11 @@ def _key(path: Path, comment: str) -> str:
         except subprocess.CalledProcessError as error:
             raise DeviceError(f"no key can be made at {path}", detail=error.stderr) from error
     return path.with_name(path.name + ".pub").read_text().strip()
+
+
+def server_rules(users: str) -> str:
+    """Lines of its `sshd_config`: who is let in (names with spaces between them), and that only with the key."""
+    return _SERVER_RULES.format(users=users)
 
 
 def introduce(folder: Path, port: int, user: str, host_key: str) -> Path:

@@ -11,7 +11,6 @@ whenever it has ended; a folder that is complete before the faults are used up i
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import os
 import random
@@ -24,12 +23,11 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
-import psutil
-
 from edgeprune.errors import DeviceError
 from tests.campaign.faults import KINDS, Fault
 from tests.campaign.judge import Verdict, Watch, is_complete, judge
 from tests.campaign.sites import SITES, Site
+from tests.processes import command_words, has_ended, running
 
 MARK = "EDGEPRUNE_CAMPAIGN"
 PATIENCE_SECONDS = 45
@@ -130,11 +128,8 @@ class Campaign:
         left = [f"{site.name}: {one}" for site in self.sites for one in site.leftovers()]
         # adb's server was there before, and a client that misses it starts it anew: it is meant to stay
         servers = {process.pid for site in self.sites for process in site.server()}
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                ours = process.environ().get(MARK) == str(self.place) and process.pid not in servers
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    left.append(f"here: {' '.join(process.cmdline())}")
+        ours = running(lambda one: one.environ().get(MARK) == str(self.place) and one.pid not in servers)
+        left += [f"here: {' '.join(command_words(one))}" for one in ours if not has_ended(one)]
         return left
 
 

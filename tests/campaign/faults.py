@@ -15,7 +15,8 @@ import psutil
 
 from edgeprune.errors import DeviceError
 from edgeprune.transport import connect
-from tests.campaign.sites import Site, kill, remove, words
+from tests.campaign.sites import Site, kill, remove
+from tests.processes import command_words
 
 _OPPORTUNITY_SECONDS = 60.0  # a worker is there for seconds of each cell's time
 
@@ -62,7 +63,7 @@ def server_killed(site: Site, run: Run, dice: Random) -> str:
     if not servers:
         return ""
     victim = dice.choice(servers)
-    said = " ".join(words(victim))[:60]
+    said = " ".join(command_words(victim))[:60]
     kill(victim)
     return said
 

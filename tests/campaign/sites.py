@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import psutil
@@ -18,11 +19,12 @@ import psutil
 from edgeprune import standins
 from edgeprune.standins import phone
 from tests.contract.faulty_proxy import FaultyProxy
+from tests.processes import command_words, running
 
 _DISK_BYTES = 96 << 20
 
 
-class Site:
+class Site(ABC):
     """A stand-in that this process started, with the link to it."""
 
     kind: str
@@ -53,27 +55,44 @@ class Site:
 
     def workers(self) -> list[psutil.Process]:
         """The programs that edgeprune runs on it."""
-        return [process for process in self.processes() if {"serve", "--threads"} <= set(words(process))]
+        return [process for process in self.processes() if {"serve", "--threads"} <= set(command_words(process))]
 
     def leftovers(self) -> list[str]:
         """What edgeprune has left on it, but for the agent's own files."""
-        left = [" ".join(words(process)) for process in self.processes() if _is_edgeprune_s(process)]
+        left = [" ".join(command_words(process)) for process in self.processes() if _is_edgeprune_s(process)]
         place = self.private_folder()
         for folder in ("pushed", "launches"):
             with contextlib.suppress(OSError):
                 left += [f"{folder}/{entry}" for entry in os.listdir(place / folder if place else "/nowhere")]
         return left
 
-    def up(self) -> None: ...
-    def down(self) -> None: ...
-    def cut(self, seconds: float) -> None: ...
-    def reset(self) -> None: ...
-    def restart(self) -> None: ...
-    def fill_disk(self, seconds: float) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def up(self) -> None:
+        """Start it."""
 
+    @abstractmethod
+    def down(self) -> None:
+        """End it, with all that runs on it."""
+
+    @abstractmethod
+    def cut(self, seconds: float) -> None:
+        """Let nothing through for so long."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Break the connections that there are."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Start it anew; nothing that ran goes on."""
+
+    @abstractmethod
+    def fill_disk(self, seconds: float) -> bool:
+        """Leave no space on it for so long; whether there was any to fill."""
+
+    @abstractmethod
     def server(self) -> list[psutil.Process]:
-        raise NotImplementedError
+        """The processes by which this machine reaches it."""
 
 
 class Pi(Site):
@@ -123,7 +142,7 @@ class Pi(Site):
 
     def server(self) -> list[psutil.Process]:
         """Its servers of single connections: children of the one that listens."""
-        sshd = {process.pid: process for process in self.processes() if "sshd" in " ".join(words(process)[:3])}
+        sshd = {process.pid: process for process in self.processes() if "sshd" in " ".join(command_words(process)[:3])}
         found = []
         for process in sshd.values():
             with contextlib.suppress(psutil.Error):
@@ -175,18 +194,10 @@ class Phone(Site):
     def server(self) -> list[psutil.Process]:
         """The laptop's adb server, which whatever client comes next starts anew."""
         port = str(json.loads((self.folder / "device.json").read_text())["server_port"])
-        return [one for one in psutil.process_iter() if "adb" in " ".join(words(one)[:1]) and _serves(one, port)]
+        return running(lambda one: one.name() == "adb" and _serves(one, port))
 
 
 SITES: dict[str, type[Site]] = {site.kind: site for site in (Pi, Phone)}
-
-
-def words(process: psutil.Process) -> list[str]:
-    """A process's command line, empty where it has just ended."""
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
 
 
 def kill(process: psutil.Process, how: signal.Signals = signal.SIGKILL) -> None:
@@ -201,12 +212,12 @@ def remove(place: Path) -> None:
 
 
 def _serves(process: psutil.Process, port: str) -> bool:
-    said = words(process)
+    said = command_words(process)
     return "server" in said and bool({port, f"tcp:{port}"} & set(said))
 
 
 def _is_edgeprune_s(process: psutil.Process) -> bool:
-    said = " ".join(words(process))
+    said = " ".join(command_words(process))
     return "agent.sh" in said or ("serve" in said and "--threads" in said)
 
 

@@ -20,6 +20,7 @@ from edgeprune.evaluation import in_evaluation_mode
 from edgeprune.pruning.masks import Masks
 from edgeprune.pruning.sites import find_sites
 from edgeprune.pruning.trained.job import Job
+from edgeprune.pruning.trained.layer_outputs import watched
 from edgeprune.pruning.trained.settled_layers import SettledLayers
 from edgeprune.training import Hooks
 
@@ -39,19 +40,11 @@ def unit_outputs(model: nn.Module, layers: Sequence[str], images: torch.Tensor) 
     """All outputs of each neuron for all the images, as one vector of length one: [C_out, images x positions]."""
     found: dict[str, torch.Tensor] = {}
 
-    def remember(name: str) -> Any:
-        def forward(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            found[name] = functional.normalize(output.detach().transpose(0, 1).flatten(1), dim=1)
+    def remember(name: str, output: torch.Tensor) -> None:
+        found[name] = functional.normalize(output.detach().transpose(0, 1).flatten(1), dim=1)
 
-        return forward
-
-    handles = [model.get_submodule(name).register_forward_hook(remember(name)) for name in layers]
-    try:
-        with in_evaluation_mode(model), torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched(model, layers, remember), in_evaluation_mode(model), torch.no_grad():
+        model(images)
     return found
 
 

@@ -19,6 +19,7 @@ from edgeprune.pruning.choosing import choose
 from edgeprune.pruning.masks import Masks
 from edgeprune.pruning.sites import find_sites
 from edgeprune.pruning.trained.job import Job
+from edgeprune.pruning.trained.layer_outputs import watched
 from edgeprune.pruning.trained.worsening import largest_threshold, validation_loss
 from edgeprune.training import Hooks
 
@@ -34,28 +35,20 @@ def neuron_sensitivity(model: nn.Module, layers: Sequence[str], images: torch.Te
     """
     outputs: dict[str, torch.Tensor] = {}
 
-    def remember(name: str) -> Any:
-        def forward(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-            outputs[name] = output
-            # an activation that works in place would overwrite it
-            return output.clone()
+    def remember(name: str, output: torch.Tensor) -> torch.Tensor:
+        outputs[name] = output
+        # an activation that works in place would overwrite it
+        return output.clone()
 
-        return forward
-
-    handles = [model.get_submodule(name).register_forward_hook(remember(name)) for name in layers]
-    try:
-        with in_evaluation_mode(model), torch.enable_grad():
-            scores = model(images)
-            # images do not mix in evaluation mode, so one backward pass serves all of them
-            per_class = scores.transpose(0, 1).flatten(1).sum(1)
-            total = {name: torch.zeros(one.shape[1], device=one.device) for name, one in outputs.items()}
-            for score in per_class:
-                gradients = torch.autograd.grad(score, list(outputs.values()), retain_graph=True)
-                for name, gradient in zip(outputs, gradients, strict=True):
-                    total[name] += gradient.abs().transpose(0, 1).flatten(1).mean(1) / len(per_class)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched(model, layers, remember), in_evaluation_mode(model), torch.enable_grad():
+        scores = model(images)
+        # images do not mix in evaluation mode, so one backward pass serves all of them
+        per_class = scores.transpose(0, 1).flatten(1).sum(1)
+        total = {name: torch.zeros(one.shape[1], device=one.device) for name, one in outputs.items()}
+        for score in per_class:
+            gradients = torch.autograd.grad(score, list(outputs.values()), retain_graph=True)
+            for name, gradient in zip(outputs, gradients, strict=True):
+                total[name] += gradient.abs().transpose(0, 1).flatten(1).mean(1) / len(per_class)
     return total
 
 

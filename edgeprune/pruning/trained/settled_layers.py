@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeprune.evaluation import in_evaluation_mode
+from edgeprune.pruning.trained.layer_outputs import watched
 
 
 class PartialConvolution(torch.autograd.Function):
@@ -141,20 +142,11 @@ class SettledLayers:
         """How often each neuron is computed for one image."""
         found: dict[str, int] = {}
 
-        def remember(name: str) -> Any:
-            def forward(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-                width = len(self.settled[name])
-                found[name] = found.get(name, 0) + output.numel() // width
+        def count(name: str, output: torch.Tensor) -> None:
+            found[name] = found.get(name, 0) + output.numel() // len(self.settled[name])
 
-            return forward
-
-        handles = [layer.register_forward_hook(remember(name)) for name, layer in self.parts.items()]
-        try:
-            with in_evaluation_mode(model), torch.no_grad():
-                model(image)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with watched(model, self.parts, count), in_evaluation_mode(model), torch.no_grad():
+            model(image)
         return found
 
 
