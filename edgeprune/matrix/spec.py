@@ -133,6 +133,12 @@ class TrainSpec(_Strict):
         return {name: value for name, value in self if value is not None}
 
 
+class FineTuneSpec(TrainSpec):
+    """Changes to the training after pruning; with no epochs there is none, and a network is measured as pruned."""
+
+    epochs: int | None = Field(default=None, ge=0)
+
+
 class ShrinkSpec(_Strict):
     """Options of `edgeprune.shrink` for the shrunk networks; what is left out keeps its default.
 
@@ -168,7 +174,7 @@ class MatrixSpec(_Strict):
     batch: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_as_list)] = [1]
     measure: str | dict[str, int | float | str] = "standard"
     train: TrainSpec = TrainSpec()
-    finetune: TrainSpec = TrainSpec()
+    finetune: FineTuneSpec = FineTuneSpec()
     shrink: ShrinkSpec = ShrinkSpec()
 
     @property
@@ -247,7 +253,7 @@ def _model_at(where: Place) -> type[BaseModel]:
         "devices": Device,
         "prune": PruneSpec,
         "train": TrainSpec,
-        "finetune": TrainSpec,
+        "finetune": FineTuneSpec,
         "shrink": ShrinkSpec,
     }
     if "data" in where:

@@ -85,7 +85,7 @@ def _recipe(cache: Cache, task: Task, progress: Progress) -> Path:
 
 
 def _prune(job: NetworkJob, recipe: Recipe, dense: Path, keep: Path, progress: Progress, folder: Path) -> None:
-    """Choose the filters, zero them, and fine-tune what is left with the masks held."""
+    """Choose the filters, zero them, and fine-tune what is left with the masks held, unless no epochs are asked for."""
     from edgeprune import pruning, training
 
     model, dataset = load_weights(job, dense), dataset_of(job)
@@ -104,9 +104,10 @@ def _prune(job: NetworkJob, recipe: Recipe, dense: Path, keep: Path, progress: P
     )
     masks.save(folder / _MASKS_FILE)
     masked = masks.apply(model)
-    schedule = replace(training.FINE_TUNE, **job.finetune)
-    state = keep / "finetune.state"
-    training.train(masked, dataset, schedule, seed=recipe.seed, masks=masks, progress=_epochs(progress), keep=state)
+    if job.finetune.get("epochs") != 0:
+        schedule = replace(training.FINE_TUNE, **job.finetune)
+        state = keep / "finetune.state"
+        training.train(masked, dataset, schedule, seed=recipe.seed, masks=masks, progress=_epochs(progress), keep=state)
     _keep_weights(folder, masked, _right(masked, dataset))
 
 

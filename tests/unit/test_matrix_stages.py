@@ -132,3 +132,14 @@ def test_an_interrupted_training_method_goes_on_and_leaves_nothing(tmp_path: Pat
     whole = prepare(Cache(tmp_path / "other"), Task("recipe", trained), silent)
     for name in ("masks.safetensors", "weights.safetensors"):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_without_epochs_of_fine_tuning_a_network_is_as_it_was_pruned(tmp_path: Path, job: NetworkJob) -> None:
+    cache = Cache(tmp_path / "cache")
+    as_pruned = replace(job, finetune={"epochs": 0})
+    dense = load_weights(job, prepare(cache, Task("dense", job.dense()), silent))
+    masks = pruning.prune(dense, first_images(dataset_of(job), 1), "l1", 0.5, batchnorm="keep")
+    expected = masks.apply(dense).state_dict()
+    tuned, left = (load_weights(job, prepare(cache, one.origin(), silent)).state_dict() for one in (job, as_pruned))
+    assert all(torch.equal(left[name], value) for name, value in expected.items())
+    assert not torch.equal(tuned["0.weight"], left["0.weight"])

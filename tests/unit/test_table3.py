@@ -19,6 +19,7 @@ ROWS = [
     ("image_folder", "resnet101", 0.8739, 1.09),
 ]
 DEVICES = ["rpi3b", "p20", "mi9", "s6-lite"]
+SCHEDULE = "batch_size=128,epochs=100"
 VARIABLES = ["CIFAR10", "CIFAR100", "IMAGENET"]
 
 
@@ -35,11 +36,12 @@ def test_its_cells_are_those_of_the_table(tmp_path: Path, monkeypatch: pytest.Mo
             if key.device == device and key.network.variant != "masked"
         }
         expected = {(dataset, model, "", None) for dataset, model, _, _ in ROWS}
-        expected |= {(dataset, model, "magnitude-global", share) for dataset, model, share, _ in ROWS}
-        assert {one for one in found if not one[2].startswith("l1")} == expected
-        filters = {(dataset, model): ratio for dataset, model, method, ratio in found if method == "l1-global"}
-        for dataset, model, _, serene in ROWS:
-            assert filters[dataset, model] == pytest.approx(1 - sqrt(1 - serene / 100), abs=6e-4)
+        expected |= {(dataset, model, f"lobster({SCHEDULE})", share) for dataset, model, share, _ in ROWS}
+        assert {one for one in found if not one[2].startswith("serene")} == expected
+        serene = f"serene-global({SCHEDULE})"
+        filters = {(dataset, model): ratio for dataset, model, method, ratio in found if method == serene}
+        for dataset, model, _, parameters in ROWS:
+            assert filters[dataset, model] == pytest.approx(1 - sqrt(1 - parameters / 100), abs=6e-4)
     # four networks, each dense, and masked and shrunk by two methods, on every device
     assert len(keys) == 4 * (1 + 2 * 2) * len(DEVICES)
 
