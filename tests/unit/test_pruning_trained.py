@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +150,34 @@ def test_a_kept_state_of_another_training_is_not_taken(tmp_path: Path) -> None:
     third = small_net()
     training.train(third, quadrants(), schedule, seed=2, keep=keep)
     assert all(torch.equal(one, two) for one, two in zip(first.parameters(), third.parameters(), strict=True))
+
+
+class Ordered(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
+    """A split in the order of its classes, as that of the digits is; remembers which classes it was asked for."""
+
+    def __init__(self, split: TensorDataset) -> None:
+        self.images, self.labels = (one[split.tensors[1].argsort(stable=True)] for one in split.tensors)
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, ...]:
+        self.asked.append(int(self.labels[place]))
+        return self.images[place], self.labels[place]
+
+
+@pytest.mark.parametrize(("method", "split"), [("serene", "train"), ("neq", "validation")])
+def test_a_method_that_looks_at_few_images_sees_every_class(method: str, split: str) -> None:
+    made = quadrants()
+    data = replace(made, **{split: Ordered(getattr(made, split))})
+    prune(small_net(), IMAGE, method, RATIO.get(method, 0.5), data=data, images=8, **(QUICK | {"epochs": 1}))
+    assert sorted(getattr(data, split).asked[:8]) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_iterative_s_criterion_sees_the_images_that_it_sees_alone() -> None:
+    made = quadrants(800)
+    data = replace(made, train=Ordered(made.train))  # type: ignore[arg-type]
+    alone = prune(small_net(), IMAGE, "fma", 0.5, data=data)
+    once = prune(small_net(), IMAGE, "iterative", 0.5, data=data, criterion="fma", rounds=1, **QUICK)
+    assert once == alone

@@ -44,7 +44,7 @@ def prune(job: Job, *, criterion: str, rounds: int, rewind: int) -> Masks:
             job.inputs,
             criterion,
             job.ratio * number / rounds,
-            data=job.batches(),
+            data=job.dataset,
             seed=job.seed,
             scope=job.scope,
             batchnorm=job.batchnorm,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
 from edgeprune import training
 from edgeprune.datasets import Dataset
@@ -20,7 +19,6 @@ from edgeprune.pruning.masks import Masks
 from edgeprune.pruning.sites import Site
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
-LOOKED_AT = 4  # batches of training images for criteria that look at data
 _VALIDATION_EVERY = 10
 
 
@@ -75,11 +73,6 @@ class Job:
             hooks=hooks or training.Hooks(),
             keep=None if self.keep is None else self.keep / f"{stage}.state",
         )
-
-    def batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """A few batches of training images, always the same."""
-        loader = DataLoader(self.dataset.train, self.schedule.batch_size, generator=torch.Generator())
-        return [(images, labels) for images, labels in islice(loader, LOOKED_AT)]
 
     def norms(self, layers: Iterable[str]) -> dict[str, torch.Tensor]:
         """The Euclidean norm of each filter as it is now, float32 [C_out] for each layer."""

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from edgeprune.errors import UserError
 from edgeprune.evaluation import in_evaluation_mode
+from edgeprune.pruning.calibration import images_of
 from edgeprune.pruning.masks import Masks
 from edgeprune.pruning.sites import find_sites
 from edgeprune.pruning.trained.job import Job
@@ -144,8 +145,7 @@ def prune(job: Job, *, memory: float, epsilon: float, images: int) -> Masks:
             hint="memory lies in [0, 1), epsilon is at least 0, images at least 1",
         )
     device = next(job.model.parameters()).device
-    count = min(images, len(job.dataset.validation))  # type: ignore[arg-type]
-    seen = torch.stack([job.dataset.validation[place][0] for place in range(count)]).to(device)
+    seen = images_of(job.dataset.validation, images).to(device)
     names = [site.layer for site in find_sites(job.model)]
     with SettledLayers(job.model, names, seen[:1]) as layers:
         hooks = Equilibrium(memory, epsilon, seen, layers)

@@ -15,6 +15,7 @@ from torch import nn
 
 from edgeprune.errors import UserError
 from edgeprune.evaluation import in_evaluation_mode
+from edgeprune.pruning.calibration import images_of
 from edgeprune.pruning.choosing import choose
 from edgeprune.pruning.masks import Masks
 from edgeprune.pruning.sites import find_sites
@@ -133,7 +134,7 @@ def prune(job: Job, *, strength: float, tolerance: float, images: int, fill: boo
     sites = find_sites(job.model)
     layers = tuple(site.layer for site in sites)
     device = next(job.model.parameters()).device
-    seen = torch.cat([one for one, _ in job.batches()])[:images].to(device)
+    seen = images_of(job.dataset.train, images).to(device)
     hooks = NeuronSensitivity(layers, strength, tolerance, job.ratio, seen)
     job.train("sensitivity", hooks=hooks)
     norms = job.norms(layers)
