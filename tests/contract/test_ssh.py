@@ -198,6 +198,46 @@ Host far
 # --- one connection, and nothing that stays behind --------------------------------------------------------------------
 
 
+def test_an_agent_s_key_lets_in(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    meeting = tmp_path / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(meeting)], stdout=subprocess.DEVNULL)
+    try:
+        assert soon(meeting.exists)
+        held = {**os.environ, "SSH_AUTH_SOCK": str(meeting)}
+        subprocess.run(["ssh-add", "-q", str(sshd.identity)], env=held, check=True, capture_output=True)
+        sshd.identity.unlink()
+        options = ("-F", "none", "-o", f"IdentityAgent={meeting}")
+        link = SshLink("board", "127.0.0.1", sshd.user, sshd.port, known_hosts=sshd.known_hosts, options=options)
+        assert link.call(["echo", "in"]).stdout == b"in\n"
+        subprocess.run(["ssh-add", "-q", "-D"], env=held, check=True, capture_output=True)
+        assert link.call(["echo", "still in"]).stdout == b"still in\n", "the connection is open"
+        link.close()
+        assert "Permission denied" in refused(link).detail
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+def test_certificates_let_in_and_vouch_for_the_host(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    """One authority signs the user's key and the host's: neither is listed anywhere by itself."""
+    authority = new_key(tmp_path / "authority")
+    public = authority.with_suffix(".pub")
+    host_key = Path(sshd.settings["HostKey"])
+    for key, words in ((sshd.identity, ["-n", sshd.user]), (host_key, ["-h", "-n", "127.0.0.1"])):
+        signs = ["ssh-keygen", "-q", "-s", str(authority), "-I", key.name, *words, str(key.with_suffix(".pub"))]
+        subprocess.run(signs, check=True, capture_output=True)
+    sshd.stop()
+    sshd.settings |= {"TrustedUserCAKeys": str(public), "HostCertificate": f"{host_key}-cert.pub"}
+    sshd.start()
+    sshd.authorized.write_text("")
+    sshd.known_hosts.write_text(f"@cert-authority * {public.read_text()}")
+    link = sshd.link()
+    assert link.call(["echo", "in"]).stdout == b"in\n"
+    link.close()
+    sshd.known_hosts.write_text(f"@cert-authority * {new_key(tmp_path / 'other').with_suffix('.pub').read_text()}")
+    assert "not known here yet" in refused(link).message
+
+
 def test_everything_goes_through_one_connection(sshd: LoopbackSshd, link: SshLink) -> None:
     for _ in range(3):
         link.call(["true"])
