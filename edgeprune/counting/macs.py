@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from fvcore.nn.jit_analysis import JitModelAnalysis
 from fvcore.nn.jit_handles import (
     addmm_flop_jit,
     bmm_flop_jit,
+    conv_flop_count,
     conv_flop_jit,
     einsum_flop_jit,
+    get_shape,
     linear_flop_jit,
     matmul_flop_jit,
 )
@@ -29,8 +32,15 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import ModelError
 
+
+def _same_convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """A convolution with padding="same" or "valid", which fvcore does not know by that name."""
+    return Counter({"conv": conv_flop_count(*map(get_shape, (*inputs[:2], outputs[0])))})
+
+
 COUNTED = {
     "aten::_convolution": conv_flop_jit,
+    "aten::_convolution_mode": _same_convolution,
     "aten::addmm": addmm_flop_jit,
     "aten::bmm": bmm_flop_jit,
     "aten::einsum": einsum_flop_jit,

@@ -124,3 +124,10 @@ def test_compressed_bytes(tmp_path: Path):
     assert size == len(gzip.compress(b"\0" * 100_000, 9, mtime=0))
     with pytest.raises(StorageError, match="absent"):
         compressed_bytes(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_convolutions_that_name_their_padding(padding: str):
+    layer = nn.Conv2d(6, 8, (3, 4), padding=padding, groups=2)
+    pixels = 9 * 11 if padding == "same" else 7 * 8
+    assert count(layer, torch.zeros(1, 6, 9, 11)).macs == 8 * 3 * 12 * pixels
