@@ -58,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--align", metavar="N", type=_width, help="8 or 16: keep filters where rounding up to the vector width is free"
     )
+    parser.add_argument(
+        "--columns", metavar="HOW", default="auto",
+        help="kernel columns that are zero go where that is less work: auto (default); always: gather; never: keep",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="where it is shrunk: cpu (default) or cuda")
 
 
@@ -78,7 +82,7 @@ def carry_out(given: argparse.Namespace) -> int:
     masked.eval().to(given.device)
     generator = torch.Generator().manual_seed(0)
     example = tuple(torch.randn(1, *shape, generator=generator).to(given.device) for shape in shapes)
-    options = {"additions": given.additions, "constants": given.constants, "method": given.method, "align": given.align}
+    options = {name: getattr(given, name) for name in ("additions", "constants", "method", "align", "columns")}
     try:
         shrunk = shrinking.shrink(masked, example, **options)
     except (TraceError, WeightsError):

@@ -150,6 +150,7 @@ class ShrinkSpec(_Strict):
     constants: Literal["exact", "drop"] | None = None
     method: Literal["connectivity", "gradient"] | None = None
     align: Literal[8, 16] | None = None
+    columns: Literal["auto", "gather", "keep"] | None = None
 
     def changes(self) -> dict[str, str | int]:
         """Only the options that are set."""

@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from edgeprune.shrinking.additions import IndexAdd
 from edgeprune.shrinking.channels import Flags, varies
+from edgeprune.shrinking.columns import Cut
 from edgeprune.shrinking.copying import every_module
 from edgeprune.shrinking.graph import Site
 from edgeprune.shrinking.operators import Opaque
@@ -90,6 +91,7 @@ def report_on(
     difference: float,
     lowered: Mapping[str, nn.Module],
     shared: list[list[str]],
+    cuts: Mapping[str, Cut],
 ) -> ShrinkReport:
     """Read the report off a plan and the network made from it.
 
@@ -100,11 +102,13 @@ def report_on(
         difference: What the check found.
         lowered: Layers of the new network that are functional calls now, by name.
         shared: The names of each parameter that several modules of the masked network share.
+        cuts: What became of kernel columns that are zero, by layer.
     """
     network = plan.network
     own = _named_modules(shrunk)
     left = own | dict(lowered)
-    layers = tuple(_layer_report(site, plan, left.get(site.name)) for site in _first_calls(plan) if _is_layer(site))
+    calls = [site for site in _first_calls(plan) if _is_layer(site)]
+    layers = tuple(_layer_report(site, plan, left.get(site.name), cuts.get(site.name)) for site in calls)
     unknown = tuple(
         f"{site.name} ({site.kind})"
         for site in network.sites
@@ -177,9 +181,9 @@ def _is_layer(site: Site) -> bool:
     return site.module is not None and has_parameters(site.module)
 
 
-def _layer_report(site: Site, plan: Plan, after: nn.Module | None) -> LayerReport:
+def _layer_report(site: Site, plan: Plan, after: nn.Module | None, cut: Cut | None) -> LayerReport:
     in_before = plan.network.by_node[site.operands[0]].channels if site.operands else site.channels
-    in_after = _width(after, ("in_channels", "in_features", "num_features"), in_before)
+    in_after = _width(after, ("in_channels", "in_features", "num_features"), in_before) if cut is None else cut.inputs
     out_after = _width(after, ("out_channels", "out_features", "num_features"), site.channels)
     return LayerReport(
         layer=site.name,
@@ -190,7 +194,7 @@ def _layer_report(site: Site, plan: Plan, after: nn.Module | None) -> LayerRepor
         out_after=out_after,
         params_before=_params_of(site.module) if site.module is not None else 0,
         params_after=0 if after is None else _params_of(after),
-        notes=tuple(_notes(site, plan, gone=after is None)),
+        notes=(*_notes(site, plan, gone=after is None), *(() if cut is None else cut.notes)),
     )
 
 

@@ -2,9 +2,9 @@
 
 The way: `copying` makes a private copy; `graph` traces it, by `tracing` or by `exported`; `constants` runs forwards and
 `liveness` backwards, while `streams` makes sums cheap and `alignment` rounds widths up; `plan` puts the channels in
-order; `rewrite` builds the new network through `operators`, and `lowering` its functional calls; `probing` draws inputs
-on which `verify` and `choices` compare the two; `report` says what went and why. `gradient` is the paper's own way to
-what is needed.
+order; `rewrite` builds the new network through `operators`, `columns` makes its kernels smaller, and `lowering` makes
+functional calls again; `probing` draws inputs on which `verify` and `choices` compare the two; `report` says what went
+and why. `gradient` is the paper's own way to what is needed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edgeprune.errors import UnknownNameError, UserError
 from edgeprune.shrinking.alignment import cost_and_gain
 from edgeprune.shrinking.channels import Flags
 from edgeprune.shrinking.choices import verify_choices
+from edgeprune.shrinking.columns import COLUMNS, cut_columns
 from edgeprune.shrinking.constants import propagate
 from edgeprune.shrinking.copying import private_copy
 from edgeprune.shrinking.description import Saved, save_shrunk
@@ -86,6 +87,7 @@ def shrink(
     *,
     method: str = "connectivity",
     align: int | None = None,
+    columns: str = "auto",
 ) -> Shrunk:
     """Remove what zeroed filters made useless from a network, and prove that its outputs are the same.
 
@@ -107,6 +109,9 @@ def shrink(
             paper's own method (section 3.3, algorithm 1), which is slower and knows fewer operators (`gradient`).
         align: Round widths up to a multiple of 8 or 16, the channels of one vector, by removed filters that then stay;
             the report says what that costs and gains (`alignment`).
+        columns: What becomes of kernel columns [:, c, r, s] that are zero. "auto" makes kernels smaller, and gathers
+            single columns in front of a matrix product, where that is less work, the copies counted; "gather" gathers
+            them whatever it costs: the fewest weights; "keep" leaves all kernels as large as they are (`columns`).
 
     Returns:
         The shrunk network and the report.
@@ -135,6 +140,8 @@ def shrink(
         raise UnknownNameError("treatment of constants", constants, CONSTANTS)
     if method not in METHODS:
         raise UnknownNameError("method of shrinking", method, METHODS)
+    if columns not in COLUMNS:
+        raise UnknownNameError("treatment of kernel columns", columns, COLUMNS)
     if align is not None and (type(align) is not int or align not in ALIGNMENTS):
         raise UserError(f"widths can not be aligned to {align!r}", hint="align is 8, 16 or None")
     inputs, exact = as_tuple(example_inputs), constants == "exact"
@@ -145,6 +152,7 @@ def shrink(
     cheap = additions == "auto"
     plan = arrange(settle(network, known, alive, cheap_sums=cheap, align=align), reorder=cheap)
     shrunk, places = rewrite(plan, type(model).__name__)
+    cuts = cut_columns(plan, shrunk, columns)
     lowered = lower(shrunk, network.root.functional)
     shared = tie(masked, plan, shrunk)
     notes = list(hold_sizes(network.root, shrunk, inputs))
@@ -165,7 +173,7 @@ def shrink(
         notes.append(f"constants of removed filters were dropped: outputs differ by {difference:.1e} of the largest")
     if align is not None:
         notes.append(cost_and_gain(align, plan))
-    report = report_on(plan, shrunk, masked, difference, lowered, shared)
+    report = report_on(plan, shrunk, masked, difference, lowered, shared, cuts)
     return Shrunk(shrunk, replace(report, notes=(*report.notes, *notes)))
 
 
