@@ -2,7 +2,8 @@
 
 `draw` makes matplotlib figures from `Results`, `encode` turns one into PDF, SVG or PNG. No pyplot, so no global state
 and no display; no dates inside, so that equal results give equal files. Each figure is a function of its own, in
-`plot_speed`, `plot_instructions` and `plot_size`; start with `plot_speed.speedup`, which is the point of a run.
+`plot_speed`, `plot_instructions`, `plot_size` and `plot_methods`; start with `plot_speed.speedup`, which is the point
+of a run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import io
 
 from matplotlib.figure import Figure
 
-from edgeprune.reporting import plot_instructions, plot_size, plot_speed
+from edgeprune.reporting import plot_instructions, plot_methods, plot_size, plot_speed
+from edgeprune.reporting.methods import fitting
 from edgeprune.reporting.plot_style import styled
 from edgeprune.reporting.results import Results
 
@@ -19,18 +21,22 @@ FORMATS = ("pdf", "svg", "png")
 
 
 def draw(results: Results) -> dict[str, Figure]:
-    """The figures that the results allow, by name: speedup, latency, instructions, accuracy, compression.
+    """The figures that the results allow, by name.
 
-    One that would be empty is left out: no pair finished, nothing counted, no network built.
+    One that would be empty is left out: no pair finished, nothing counted, no network built. So are those that do not
+    fit (`methods.fitting`).
     """
+    makers = {
+        "pareto": plot_methods.pareto,
+        "methods": plot_methods.by_method,
+        "speedup": plot_speed.speedup,
+        "latency": plot_speed.latency,
+        "instructions": plot_instructions.instructions,
+        "accuracy": plot_size.accuracy,
+        "compression": plot_size.compression,
+    }
     with styled():
-        made = {
-            "speedup": plot_speed.speedup(results),
-            "latency": plot_speed.latency(results),
-            "instructions": plot_instructions.instructions(results),
-            "accuracy": plot_size.accuracy(results),
-            "compression": plot_size.compression(results),
-        }
+        made = {name: makers[name](results) for name in fitting(results, makers)}
     return {name: figure for name, figure in made.items() if figure is not None}
 
 

@@ -19,10 +19,30 @@ import jinja2
 from edgeprune.measuring import FLAG_MEANINGS
 from edgeprune.reporting import wording
 from edgeprune.reporting.answer import answer
-from edgeprune.reporting.page_tables import cells_table, instructions_table, networks_table, pairs_table
+from edgeprune.reporting.methods import COMPARING, fitting
+from edgeprune.reporting.page_tables import (
+    cells_table,
+    instructions_table,
+    methods_table,
+    networks_table,
+    pairs_table,
+)
 from edgeprune.reporting.results import CellResult, Results
 
 CAPTIONS: Mapping[str, tuple[str, str]] = {
+    "pareto": (
+        "Accuracy against what is gone",
+        "Each marker is a method at one ratio, the star the dense network. The same networks in each panel: by the "
+        "filters that were removed, by the parameters and MACs that are gone once the network is shrunk, and by the "
+        "latency that this saves over the dense network. The steps are the front: no other point has as much gone and "
+        "is as often right. Pale points at the foot lie below the axis. Of many runtimes and devices three are drawn.",
+    ),
+    "methods": (
+        "Promised and real speed-up by method",
+        "A line a recipe: what its removed filters and what its MACs promise, and what is measured of it. A method "
+        "whose zeros leave no whole structure promises nothing, and the same number of removed filters promises less "
+        "where they are of streams that others keep alive. The axis is logarithmic.",
+    ),
     "speedup": (
         "Promised and real speed-up",
         "Each point is a masked/shrunk pair; a line joins the pruning ratios of one network on one runtime. On the "
@@ -92,7 +112,9 @@ def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> st
         **_ends(results),
         figures=_figures(results, svg),
         missing=_missing(results, svg),
-        tables=[make(results) for make in (pairs_table, instructions_table, cells_table, networks_table)],
+        tables=[
+            make(results) for make in (methods_table, pairs_table, instructions_table, cells_table, networks_table)
+        ],
         flags=_flags(results),
         noise=_noise(results),
         problems=results.problems,
@@ -140,7 +162,7 @@ def _figures(results: Results, svg: Mapping[str, bytes]) -> list[dict[str, str]]
 
 def _missing(results: Results, svg: Mapping[str, bytes]) -> list[str]:
     """The titles of figures that could not be drawn; that of instructions only where they were to be counted."""
-    asked = [name for name in CAPTIONS if name != "instructions" or results.counts_instructions]
+    asked = [name for name in fitting(results, CAPTIONS) if name != "instructions" or results.counts_instructions]
     return [CAPTIONS[name][0] for name in asked if name not in svg]
 
 
@@ -193,7 +215,8 @@ def _notes(results: Results) -> list[str]:
 def _alt(results: Results, name: str, title: str) -> str:
     """What a reader who cannot see the figure needs: its subject, and where its numbers stand."""
     models = ", ".join(dict.fromkeys(wording.model_name(network.key.model) for network in results.networks))
-    table = {"speedup": "Pairs", "latency": "Cells", "instructions": "Instructions"}.get(name, "Networks")
+    tables = {"speedup": "Pairs", "latency": "Cells", "instructions": "Instructions"}
+    table = (tables | dict.fromkeys(COMPARING, "Methods")).get(name, "Networks")
     return f"{title} of {models}. Its numbers are in the table {table} below."
 
 

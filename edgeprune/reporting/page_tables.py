@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgeprune.measuring import LatencySummary, RatioSummary
 from edgeprune.reporting import wording
 from edgeprune.reporting.instructions import InstructionGain, gains, target_labels
+from edgeprune.reporting.methods import MethodRow, method_rows, settings_of
 from edgeprune.reporting.results import CellResult, PairResult, Results
 from edgeprune.schema import Network, NetworkKey
 
@@ -53,6 +54,36 @@ def pairs_table(results: Results) -> Table:
     columns = ("Network", "Pruned", "Runtime", "By filters", "By MACs", "Real", "95 % interval", "Realised", "Verdict")
     numeric = (False, True, False, True, True, True, True, True, False)
     return Table("Pairs", columns, numeric, tuple(row(pair) for pair in results.pairs))
+
+
+def methods_table(results: Results) -> Table:
+    """What each recipe left, and what of its promise is real, a row a recipe; empty where one method is all."""
+    rows = method_rows(results)
+    labels = wording.setting_labels(cell.key for cell in results.timed)
+    settings = settings_of(rows)
+    keys = [row.key for row in rows]
+
+    def row(one: MethodRow) -> tuple[Field, ...]:
+        pairs = [one.pairs.get(setting) for setting in settings]
+        promised = next((pair.theoretical_macs for pair in pairs if pair), None)
+        real = [pair.ratio.ratio if pair and pair.ratio else None for pair in pairs]
+        return (
+            _text(wording.model_name(one.key.model)),
+            _recipe(one.key, keys),
+            *(_number(share, wording.percent) for share in (one.filters_gone, one.zeros, one.parameters_gone)),
+            _number(one.accuracy, lambda accuracy: wording.percent(accuracy, 1)),
+            _number(-one.lost, wording.points, "" if one.keeps else "strong"),
+            _number(promised, wording.times),
+            *(_number(ratio, wording.times, "strong") for ratio in real),
+            *(_number(pair.realised if pair else None, wording.percent) for pair in pairs),
+        )
+
+    columns = (
+        "Network", "Pruned", "Filters gone", "Zeros", "Parameters gone", "Accuracy", "To dense (points)", "By MACs",
+        *(f"Real, {labels[one]}" for one in settings), *(f"Realised, {labels[one]}" for one in settings),
+    )  # fmt: skip
+    numeric = (False, *[True] * (len(columns) - 1))
+    return Table("Methods", columns, numeric, tuple(map(row, rows)))
 
 
 def instructions_table(results: Results) -> Table:

@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -76,21 +77,39 @@ def log_axes(axes: Axes, low: float, high: float, values: Sequence[float]) -> No
     axes.set_yscale("log")
     axes.set_xlim(low, high)
     axes.set_ylim(min(values) / 1.08, max(values) * 1.08)
-    for axis, (start, end) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        ticks = [tick for tick in (_FINE_TICKS if end / start < 2.2 else _TICKS) if start <= tick <= end]
-        step = math.ceil(len(ticks) / 8)
-        # of many ticks every second one, and always that of no change
-        first = ticks.index(1.0) % step if 1.0 in ticks else 0
-        axis.set_major_locator(FixedLocator(ticks[first::step]))
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    _factor_ticks(axes.xaxis, *axes.get_xlim())
+    _factor_ticks(axes.yaxis, *axes.get_ylim())
 
 
-def interval(axes: Axes, x: float, low: float | None, high: float | None, colour: str) -> None:
-    """A 95 % interval as a bar with caps; nothing where there is none."""
-    if low is not None and high is not None:
-        middle = (low + high) / 2
-        axes.errorbar(x, middle, yerr=(high - low) / 2, fmt="none", ecolor=colour, elinewidth=0.9, capsize=2, zorder=4)
+def factor_axis(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic x axis from `low` to `high`, ticks written as plain factors."""
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    _factor_ticks(axes.xaxis, low, high)
+
+
+def _factor_ticks(axis: Axis, start: float, end: float) -> None:
+    ticks = [tick for tick in (_FINE_TICKS if end / start < 2.2 else _TICKS) if start <= tick <= end]
+    step = math.ceil(len(ticks) / 8)
+    # of many ticks every second one, and always that of no change
+    first = ticks.index(1.0) % step if 1.0 in ticks else 0
+    axis.set_major_locator(FixedLocator(ticks[first::step]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+
+
+def interval(
+    axes: Axes, at: float, low: float | None, high: float | None, colour: str, along: Literal["x", "y"] = "y"
+) -> None:
+    """A 95 % interval as a bar with caps, along an axis and `at` a place of the other; nothing where there is none."""
+    if low is None or high is None:
+        return
+    middle, half = (low + high) / 2, (high - low) / 2
+    look: Mapping[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 0.9, "capsize": 2, "zorder": 4}
+    if along == "x":
+        axes.errorbar(middle, at, xerr=half, **look)
+    else:
+        axes.errorbar(at, middle, yerr=half, **look)
 
 
 def panels(models: Sequence[str], legend_rows: int) -> tuple[Figure, list[Axes]]:

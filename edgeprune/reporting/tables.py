@@ -14,6 +14,7 @@ from typing import Any
 from edgeprune.measuring import LatencySummary, throttled_window
 from edgeprune.reporting import wording
 from edgeprune.reporting.instructions import InstructionGain, gains, target_labels
+from edgeprune.reporting.methods import MethodRow, method_rows, settings_of
 from edgeprune.reporting.results import CellResult, PairResult, Results
 from edgeprune.schema import CELL_COLUMNS, LAYER_COLUMNS, PAIR_COLUMNS, CellKey, Launch
 
@@ -77,10 +78,13 @@ def layer_rows(results: Results) -> list[Row]:
 def latex_files(results: Results) -> dict[str, bytes]:
     """The LaTeX tables by file name; all need the package booktabs and stand alone inside a `table`.
 
-    That of instructions is there where an emulated device counted some.
+    That of instructions is there where an emulated device counted some, that of methods where there are several.
     """
     made = {"pairs.tex": _pairs_table(results), "networks.tex": _networks_table(results)}
     counted = gains(results)
+    compared = method_rows(results)
+    if compared:
+        made["methods.tex"] = _methods_table(results, compared)
     if counted:
         made["instructions.tex"] = _instructions_table(counted)
     return {name: text.encode() for name, text in made.items()}
@@ -97,6 +101,7 @@ def latex_escape(text: str) -> str:
 
 _LATEX: Mapping[str, str] = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "×": r"$\times$", "–": "--",
+    "\N{MINUS SIGN}": "$-$",
     **{sign: "\\" + sign for sign in "&%$#_{}"},
 }  # fmt: skip
 
@@ -186,6 +191,30 @@ def _networks_table(results: Results) -> str:
     ]
     head = ["Network", "Variant", "Pruned", "Accuracy", "Parameters", "Non-zero", "MACs (M)", "ONNX (kB)"]
     return _booktabs(head, rows, "lllrrrrr", "Accuracy and size of each network.")
+
+
+def _methods_table(results: Results, compared: Sequence[MethodRow]) -> str:
+    labels = wording.setting_labels(cell.key for cell in results.timed)
+    settings = settings_of(compared)
+    keys = [row.key for row in compared]
+    rows = []
+    for one in compared:
+        pairs = [one.pairs.get(setting) for setting in settings]
+        rows.append(
+            [
+                wording.model_name(one.key.model),
+                wording.recipe_label(one.key, keys),
+                *(wording.percent(share) for share in (one.filters_gone, one.zeros, one.parameters_gone)),
+                wording.percent(one.accuracy, 1),
+                wording.points(-one.lost),
+                _number(next((pair.theoretical_macs for pair in pairs if pair), None)),
+                *(_number(pair.ratio.ratio if pair and pair.ratio else None) for pair in pairs),
+            ]
+        )
+    head = ["Network", "Pruned", "Filters", "Zeros", "Parameters", "Accuracy", "To dense", "MACs"]
+    head += [f"Real, {labels[one]}" for one in settings]
+    title = "What each method removes, what it keeps right, and the speed-up promised by MACs and real."
+    return _booktabs(head, rows, "ll" + "r" * (len(head) - 2), title)
 
 
 def _instructions_table(counted: Sequence[InstructionGain]) -> str:

@@ -99,6 +99,16 @@ def percent(fraction: float | None, digits: int = 0) -> str:
     return UNKNOWN if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign.
+
+    >>> points(-0.0139), points(0.002), points(0.0)
+    ('−1.4', '+0.2', '0.0')
+    """
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
+
+
 def times(ratio: float | None) -> str:
     """A speed-up with two digits after the point, from 10 on with one.
 

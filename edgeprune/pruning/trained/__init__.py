@@ -136,7 +136,7 @@ def _entries() -> Mapping[str, MethodEntry]:
             "Learned pruning models (thesis), chapter 4, equation 4.3",
             structures=("channel",),
             scope="global",
-            options={"retrain_epochs": 3, "fill": True},
+            options={"retrain_epochs": 10, "fill": True},
         ),
         MethodEntry(
             "neq",

@@ -51,9 +51,12 @@ class PruningModel(nn.Module):
         )
         self.linear = nn.Linear(wide, channels)
         self.register_buffer("mask", torch.ones(channels))
+        # convolutions of many small groups run twice as fast with channels last
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What it says of each channel of each image."""
+        x = x.contiguous(memory_format=torch.channels_last)
         x = functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         result: torch.Tensor = self.linear(self.blocks(self.depthwise(x)).flatten(1))
         return result
@@ -155,7 +158,7 @@ def prune(job: Job, *, retrain_epochs: int, fill: bool) -> Masks:
 
     Args:
         job: The network; `ratio` is the share of input channels of its convolutions but the first.
-        retrain_epochs: Of the fine-tuning phase (section 4.3.2).
+        retrain_epochs: Of the fine-tuning phase (section 4.3.2), which takes nine tenths of the thesis's iterations.
         fill: Whether the channels of smallest masks go until the ratio is reached; if not, those that are zero.
 
     Raises:
