@@ -41,6 +41,9 @@ def check_names(spec: MatrixSpec, lines: Lines) -> None:
         for at, name in enumerate(recipe.models):
             known("model of this matrix", name, [one.name for one in spec.models], ("prune", number, "models", at))
         for at, method in enumerate(recipe.method):
+            if method in pruning.NOT_HERE:
+                place = lines.place(("prune", number, "method", at))
+                raise MatrixError(f"{place}: method {method} is not here: {pruning.NOT_HERE[method][0]}")
             if not pruning.is_users_own(method):
                 known("method", method, pruning.methods(), ("prune", number, "method", at))
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.errors import UnknownNameError
@@ -22,7 +23,18 @@ if TYPE_CHECKING:
     from edgeprune.pruning.masks import Masks
     from edgeprune.pruning.select import prune
 
+NOT_HERE: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "rnp": (
+            "runtime neural pruning chooses filters for each image: all stay in the network, so none can be shrunk",
+            "Lin et al. 2017, Runtime neural pruning (RNP)",
+        )
+    }
+)
+"""Methods of the papers that are left out on purpose: why, and where they come from."""
+
 __all__ = [
+    "NOT_HERE",
     "CriterionEntry",
     "Masks",
     "MethodEntry",

@@ -23,6 +23,7 @@ class CriterionEntry:
             chooses by itself.
         looks_at_data: Whether it needs batches of images and labels.
         options: Its own options, and their defaults.
+        held_by: The file of tests/unit that holds it to its paper.
     """
 
     name: str
@@ -32,6 +33,7 @@ class CriterionEntry:
     takes: Literal["layer", "network", "counts"] = "layer"
     looks_at_data: bool = False
     options: Mapping[str, int | float] = field(default_factory=dict)
+    held_by: str = "test_pruning_criteria.py"
 
     @property
     def kind(self) -> str:
@@ -52,12 +54,14 @@ _ALL = (
         "sum of absolute weights of a filter",
         "Li et al. 2017, Pruning filters for efficient ConvNets (PFEC), section 3.1",
         f"{_HERE}.l1:scores",
+        held_by="test_pruning.py",
     ),
     CriterionEntry(
         "l2",
         "Euclidean norm of a filter",
         "He et al. 2018, Soft filter pruning, section 3.2, equation 2 with p = 2",
         f"{_HERE}.l2:scores",
+        held_by="test_pruning.py",
     ),
     CriterionEntry(
         "fpgm",
@@ -110,6 +114,7 @@ _ALL = (
         takes="counts",
         looks_at_data=True,
         options={"positions": 10},
+        held_by="test_pruning_reconstruction.py",
     ),
     CriterionEntry(
         "channel-pruning",
@@ -119,6 +124,7 @@ _ALL = (
         takes="counts",
         looks_at_data=True,
         options={"positions": 10},
+        held_by="test_pruning_reconstruction.py",
     ),
     CriterionEntry(
         "dcp",
@@ -129,11 +135,12 @@ _ALL = (
         takes="counts",
         looks_at_data=True,
         options={"positions": 4, "discrimination": 1.0, "steps": 5},
+        held_by="test_pruning_reconstruction.py",
     ),
     CriterionEntry(
         "fma",
         "one less the correlation of a feature map with those that stay",
-        "Li et al. 2022, Feature map analysis-based dynamic CNN pruning (FMA)",
+        "after Li et al. 2022, Feature map analysis-based dynamic CNN pruning (FMA); the formula is edgeprune's own",
         f"{_HERE}.fma:scores",
         takes="network",
         looks_at_data=True,
@@ -143,12 +150,14 @@ _ALL = (
         "a uniform random number, the baseline every criterion has to beat",
         "Mittal et al. 2018, Recovering from random pruning",
         f"{_HERE}.random:scores",
+        held_by="test_pruning.py",
     ),
     CriterionEntry(
         "magnitude",
         "unstructured: weights below a factor times the standard deviation; the ratio is of weights",
         "Han et al. 2015, Learning both weights and connections, with the threshold of pruning_mini_project, I.A",
         None,
+        held_by="test_pruning_magnitude.py",
     ),
 )
 

@@ -1,8 +1,9 @@
 """Feature maps that repeat others are redundant (Li et al. 2022, FMA; learned_pruning_models_thesis, section 2.4.1).
 
-The paper removes, layer by layer, filters whose feature maps others replace. Here two maps are as redundant as they are
-correlated over all images and places. Filters leave one by one: of the most correlated pair the one that is more
-correlated with the rest too, so that of any number of equal maps one stays. A map that never changes leaves first.
+The formula is our own reading: the thesis tells only that, layer by layer, those filters go whose feature maps are
+redundant, and no measure of it. Here two maps are as redundant as they are correlated over all images and places.
+Filters leave one by one: of the most correlated pair the one that is more correlated with the rest too, so that of any
+number of equal maps one stays. A map that never changes leaves first.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class MethodEntry:
         structures: What it removes.
         scope: Where the ratio is reached unless one is asked for: in every layer, or over all of them.
         options: Names and defaults of its own options; all also take those of training (`SCHEDULE_OPTIONS`).
+        held_by: The file of tests/unit that holds it to its paper.
     """
 
     name: str
@@ -34,6 +35,7 @@ class MethodEntry:
     structures: tuple[str, ...] = ("filter",)
     scope: Literal["local", "global"] = "local"
     options: Mapping[str, Option] = field(default_factory=dict)
+    held_by: str = "test_pruning_regularisers.py"
 
     @property
     def kind(self) -> str:
@@ -96,6 +98,7 @@ def _entries() -> Mapping[str, MethodEntry]:
                 "initial": "gaussian",
                 "gradient": "chain",
             },
+            held_by="test_pruning_psp.py",
         ),
         MethodEntry(
             "ssl",
@@ -123,12 +126,14 @@ def _entries() -> Mapping[str, MethodEntry]:
             "Huang and Wang 2018, Sparse structure selection, equations 9-11",
             scope="global",
             options={"strength": 0.05, "gate_momentum": 0.9, "fill": True},
+            held_by="test_pruning_gates.py",
         ),
         MethodEntry(
             "spp",
             "filters are masked by chance, with a probability that grows with the rank of their norm",
             "Wang et al. 2018, Structured probabilistic pruning, section 3.2; filters instead of columns",
             options={"largest": 0.05, "bend": 0.25, "every": 1},
+            held_by="test_pruning_gates.py",
         ),
         MethodEntry(
             "learned",
@@ -137,6 +142,7 @@ def _entries() -> Mapping[str, MethodEntry]:
             structures=("channel",),
             scope="global",
             options={"retrain_epochs": 10, "fill": True},
+            held_by="test_pruning_gates.py",
         ),
         MethodEntry(
             "neq",
@@ -144,6 +150,7 @@ def _entries() -> Mapping[str, MethodEntry]:
             "Bragagnolo et al. 2022, NEq; round-trip journey, equation 3",
             structures=(),
             options={"memory": 0.5, "epsilon": 1e-3, "images": 64},
+            held_by="test_pruning_gates.py",
         ),
     ]
     return MappingProxyType({one.name: one for one in entries})
