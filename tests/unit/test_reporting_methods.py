@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from edgeprune.reporting import Results, load, write_report
+from edgeprune.reporting import Results, answer, load, write_report
 from edgeprune.reporting.figures import draw
 from edgeprune.reporting.methods import front, method_rows
 from edgeprune.reporting.plot_methods import MARKS
@@ -151,6 +152,19 @@ def test_a_line_a_recipe_tells_what_is_promised_and_what_is_real(five: Results, 
             assert pair.ratio is not None
             found = {x for x, y in markers(axes) if y == place}  # and the ends of the interval
             assert found >= {pair.theoretical_filters, pair.theoretical_macs, pair.ratio.ratio}
+
+
+def test_the_answer_counts_who_keeps_the_accuracy_and_names_the_fastest(five: Results) -> None:
+    at_half = [row for row in method_rows(five) if row.key.pruning_ratio == 0.5 and row.keeps]
+    real = {row.key.method: [pair.ratio.ratio for pair in row.pairs.values() if pair.ratio] for row in at_half}
+    fastest = max(real, key=lambda method: math.prod(real[method]))
+    said = answer(five)
+    assert said.startswith(
+        "At a ratio of 50 %, 2 of 5 pruned networks stay within 2 points of dense accuracy; of these "
+    )
+    assert f"ResNet-20 by {fastest} gains most" in said
+    for ratio, runtime in zip(real[fastest], ("TVM", "Static program"), strict=True):
+        assert f"{runtime} delivers {ratio:.2f}×" in said
 
 
 def test_a_point_far_below_is_drawn_at_the_foot(tmp_path: Path) -> None:
