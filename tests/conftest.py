@@ -58,6 +58,7 @@ TOGETHER = {
     "test_adb.py": STANDINS,
     "test_shrinking_outside_usable.py": "shrunk networks",
     "test_virtual_machine.py": STANDINS,
+    "test_virtual_machine_run.py": STANDINS,
 }
 """Files whose tests one process runs, one after the other, with all files that have the same in common."""
 
@@ -77,6 +78,7 @@ LONG = {
     "test_standin_programs.py",
     "test_table3_run.py",
     "test_virtual_machine.py",
+    "test_virtual_machine_run.py",
 }
 """Files of many minutes on two cores, nearly all of them under emulation: `--brief` leaves them out."""
 

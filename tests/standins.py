@@ -48,10 +48,12 @@ class Reached:
             "-o", f"Port={self.port}",
         ]  # fmt: skip
 
-    def run(self, command: str, *, user: str | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, command: str, *, user: str | None = None, stdin: bytes = b"", timeout: float = 120
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run a line of shell there."""
         words = ["ssh", *self.options(), f"{user or self.user}@{self.host}", command]
-        return subprocess.run(words, input=stdin, capture_output=True, timeout=120, check=False)
+        return subprocess.run(words, input=stdin, capture_output=True, timeout=timeout, check=False)
 
 
 @dataclass(frozen=True)

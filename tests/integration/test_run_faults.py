@@ -220,9 +220,13 @@ def test_a_device_that_is_lost_fails_alone_and_is_finished_by_the_same_command(
     boards: Callable[..., list[Board]], laptops: Callable[..., Laptop]
 ) -> None:
     lost, other = boards("one", "two")
-    laptop = laptops([lost, other], BOTH.replace("runtimes", "batch: [1, 2]\nruntimes"))
+    matrix = BOTH.replace("runtimes", "batch: [1, 2]\nruntimes").replace(
+        "seconds: 0.02, launches", "seconds: 2, launches"
+    )
+    laptop = laptops([lost, other], matrix)
     run = laptop.start("m.yaml", "--patience", "5")
     assert soon(lambda: any(_of(laptop, end, "one") for end in _ends(laptop)), PATIENCE_SECONDS), laptop.heard()
+    assert soon(lost.is_timing, PATIENCE_SECONDS), laptop.heard()
     lost.sshd.stop()
     assert run.wait(PATIENCE_SECONDS) == 1, laptop.heard()
     first = {(cell["device"], cell["batch"]): cell for cell in laptop.cells()}
