@@ -63,14 +63,14 @@ class Plugged:
     Attributes:
         folder: What is the stand-in's own.
         adb: The program.
-        serial, server_port, key: What `device.json` says.
+        serial, server_port, environment: What `device.json` says.
     """
 
     folder: Path
     adb: str
     serial: str
     server_port: int
-    key: str
+    environment: dict[str, str]
 
     @classmethod
     def by(cls, device: Path) -> Plugged:
@@ -93,7 +93,7 @@ class Plugged:
 
     def link(self, name: str = "virtual-phone") -> AdbLink:
         """Edgeprune's own way to it."""
-        return AdbLink(name, self.serial, self.server_port, self.adb, Path(self.key))
+        return AdbLink(name, self.serial, self.server_port, self.adb, self.environment)
 
     def order(self, **words: Any) -> None:
         """Have it misbehave."""

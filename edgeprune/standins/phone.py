@@ -82,13 +82,14 @@ def up(
     port = ssh_keys.free_port()
     server = [program, "-P", str(port), "nodaemon", "server"]
     public = key.with_suffix(".pub").read_text().splitlines()
-    words = Settings(vars(setting), public, model, server, _own_environment(folder)).words(folder)
+    words = Settings(vars(setting), public, model, server, own_environment(folder)).words(folder)
     (folder / supervisor.LOG_FILE).write_text("")
     supervisor.start(folder / supervisor.RECORD_FILE, folder / supervisor.LOG_FILE, words, bound_to=bound_to)
     serial = f"{ssh_keys.HOST}:{_wait_until_ready(folder)}"
     for client in (["connect", serial], ["-s", serial, "wait-for-device"]):
         _adb([program, "-P", str(port), *client], folder)
-    device = {"kind": "adb", "adb": program, "server_port": port, "serial": serial, "key": str(key)}
+    device: dict[str, Any] = {"kind": "adb", "adb": program, "server_port": port, "serial": serial}
+    device["environment"] = own_environment(folder)
     return write_whole(folder / ssh_keys.DEVICE_FILE, json.dumps(device, indent=1).encode() + b"\n")
 
 
@@ -129,12 +130,22 @@ def reboot(folder: Path) -> None:
     order(folder, do="kill")
 
 
+def own_environment(folder: Path) -> dict[str, str]:
+    """What the phone's adb server is started with: its own key and log, no look for Android's emulators here."""
+    own = {"HOME": str(folder), "TMPDIR": str(folder), "ADB_VENDOR_KEYS": str(_key_file(folder))}
+    return {**own, "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553", "ADB_MDNS": "0"}
+
+
 def _key(folder: Path, adb: str) -> Path:
-    key = folder / ".android" / "adbkey"
+    key = _key_file(folder)
     if not key.is_file():
         key.parent.mkdir(mode=0o700, exist_ok=True)
         _adb([adb, "keygen", str(key)], folder)
     return key
+
+
+def _key_file(folder: Path) -> Path:
+    return folder / ".android" / "adbkey"
 
 
 def _wait_until_ready(folder: Path) -> int:
@@ -166,11 +177,4 @@ def _adb(command: Sequence[str], folder: Path) -> None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, **_own_environment(folder)}
-
-
-def _own_environment(folder: Path) -> dict[str, str]:
-    """For an adb server with its own key and log, which looks for no emulator of Android's on this machine."""
-    key = str(folder / ".android" / "adbkey")
-    own = {"HOME": str(folder), "TMPDIR": str(folder), "ADB_VENDOR_KEYS": key}
-    return {**own, "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553", "ADB_MDNS": "0"}
+    return {**os.environ, **own_environment(folder)}

@@ -11,17 +11,18 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import secrets
 import shutil
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from edgeprune.errors import LinkLostError, TransportError
 from edgeprune.transport.adb_words import Attached, attached, refusal, state_error
+from edgeprune.transport.in_band import InBand
 from edgeprune.transport.link import QUERY_SECONDS, TRANSFER_SECONDS, Completed
 from edgeprune.transport.quoting import shell_line
 
@@ -34,7 +35,6 @@ _SETTLE_SECONDS = 3.0
 _POLL_SECONDS = 0.1
 _SERVER_SECONDS = 0.5
 _SLOWEST_BYTES_PER_SECOND = 1_000_000
-_IN_BAND = 'mark=$1; shift; "$@"; echo "$mark $?" >&2'
 _NETWORK_SERIAL = re.compile(r".+:\d+")
 _USABLE = "device"
 _SETTLING = {"offline", "authorizing", "connecting"}
@@ -48,7 +48,8 @@ class AdbLink:
         serial: As `adb devices` writes it; None for the only one that is attached.
         server_port: Port of the adb server on this machine; None for adb's own.
         adb: The program; where it is "adb" and not in PATH, that of the Python package adbutils is used.
-        key: Private key of an adb server of its own; None leaves it to adb.
+        environment: What the server at that port was started with, beside this process's: a client that misses the
+            server starts it anew.
     """
 
     folder = FOLDER
@@ -59,13 +60,13 @@ class AdbLink:
         serial: str | None = None,
         server_port: int | None = None,
         adb: str = "adb",
-        key: Path | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self._serial = serial
         self._port = server_port
         self._program = adb
-        self._key = key
+        self._environment = [f"{name}={value}" for name, value in environment.items()]
         self._checked: str | None = None
         self._lock = threading.Lock()
         self._clients: set[subprocess.Popen[bytes]] = set()
@@ -78,14 +79,12 @@ class AdbLink:
         return [*self._adb("-s", self._device(), "shell", "-T", "-e", "none"), shell_line(arguments)]
 
     def call(self, arguments: Sequence[str], *, stdin: bytes = b"", timeout: float = QUERY_SECONDS) -> Completed:
-        mark = secrets.token_hex(8)
-        done = self._run(self.command(["sh", "-c", _IN_BAND, "sh", mark, *arguments]), timeout, stdin)
-        said, found, rest = done.stderr.rpartition(mark.encode() + b" ")
-        status = re.match(rb"(\d+)\n", rest)
-        # the mark alone is not enough: the connection may have broken before the last of stdout came through
-        if not found or status is None or done.returncode:
+        program = InBand(arguments)
+        done = self._run(self.command(program.words), timeout, stdin)
+        completed = program.completed(done.returncode, done.stdout, done.stderr)
+        if completed is None:
             raise self._broken(done)
-        return Completed(int(status[1]), done.stdout, said + rest[status.end() :])
+        return completed
 
     def send(self, local: Path, remote: str) -> None:
         try:
@@ -99,7 +98,7 @@ class AdbLink:
         if said.status:
             detail = said.stderr.decode(errors="replace").strip()
             raise TransportError(f"{self.name}: cannot read {remote}", detail=detail or None)
-        self._transfer(["pull", remote, str(local.absolute())], f"cannot read {remote}", int(said.stdout))
+        self._transfer(["pull", remote, str(local.absolute())], f"cannot read {remote}", said.size(self.name))
 
     def close(self) -> None:
         """End the clients that others still wait for; adb's server is the user's, and stays."""
@@ -191,7 +190,7 @@ class AdbLink:
         return LinkLostError(f"{self.name}: adb's connection broke", hint="is the cable loose?", detail=said or None)
 
     def _adb(self, *words: str) -> list[str]:
-        own = [] if self._key is None else ["env", *_environment(self._key)]
+        own = ["env", *self._environment] if self._environment else []
         port = [] if self._port is None else ["-P", str(self._port)]
         return [*own, find_adb(self._program), *port, *words]
 
@@ -262,11 +261,3 @@ def find_adb(program: str = "adb") -> str:
         f"there is no program {program} here",
         hint="install it: sudo apt-get install adb; or, without root: pip install 'edgeprune[adb]'",
     )
-
-
-def _environment(key: Path) -> list[str]:
-    """What an adb server with a key of its own is started with, so that it leaves the user's keys alone."""
-    settings = {"ADB_VENDOR_KEYS": str(key), "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553", "ADB_MDNS": "0"}
-    if key.parent.name == ".android":
-        settings["HOME"] = str(key.parent.parent)
-    return [f"{name}={value}" for name, value in settings.items()]

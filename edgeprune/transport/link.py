@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edgeprune.errors import GarbledAnswerError
+
 QUERY_SECONDS = 30.0
 TRANSFER_SECONDS = 180.0
 
@@ -28,6 +30,16 @@ class Completed:
     status: int
     stdout: bytes
     stderr: bytes
+
+    def size(self, device: str) -> int:
+        """The number of bytes that it printed.
+
+        Raises:
+            GarbledAnswerError: it printed something else.
+        """
+        if not self.stdout.strip().isdigit():
+            raise GarbledAnswerError(f"{device}: not an answer: {self.stdout[:200]!r} is no size")
+        return int(self.stdout)
 
 
 class Link(Protocol):

@@ -1,14 +1,11 @@
 """The way over ssh: OpenSSH's own client, so that ~/.ssh/config, jump hosts, agents and certificates just work.
 
 Start with `SshLink`. One connection (`ssh_connection.Connection`) is opened for the link, and all programs and files go
-through it; files as streams of `cat`, which every server offers, where small boards may have no sftp (50 MB over
-loopback took 0.3 to 0.45 s against 0.23 to 0.33 by sftp: no network of a board is that fast).
+through it; files as streams of `cat`, which every server offers, where small boards may have no sftp.
 """
 
 from __future__ import annotations
 
-import re
-import secrets
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -17,6 +14,7 @@ from typing import IO
 
 from edgeprune.errors import LinkLostError, TransportError
 from edgeprune.storage import storage_error
+from edgeprune.transport.in_band import InBand
 from edgeprune.transport.link import QUERY_SECONDS, TRANSFER_SECONDS, Completed
 from edgeprune.transport.quoting import shell_line
 from edgeprune.transport.ssh_connection import Connection, end_client, start_client
@@ -33,8 +31,6 @@ _STRICT = (
     "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=no",
     "-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no", "-o", "RemoteCommand=none", "-o", "LogLevel=INFO",
 )  # fmt: skip
-
-_IN_BAND = 'mark=$1; shift; "$@"; echo "$mark $?" >&2'
 
 
 class SshLink:
@@ -105,11 +101,11 @@ class SshLink:
         self._succeeded(done, f"cannot write {remote}")
 
     def fetch(self, remote: str, local: Path) -> None:
-        size = self.call(["sh", "-c", 'wc -c <"$1"', "sh", remote])
-        self._succeeded(size, f"cannot read {remote}")
+        said = self.call(["sh", "-c", 'wc -c <"$1"', "sh", remote])
+        self._succeeded(said, f"cannot read {remote}")
         try:
             with local.open("wb") as destination:
-                done = self._run(["cat", remote], b"", destination, _transfer_seconds(int(size.stdout)))
+                done = self._run(["cat", remote], b"", destination, _transfer_seconds(said.size(self.name)))
         except OSError as error:
             raise storage_error(error, local) from error
         self._succeeded(done, f"cannot read {remote}")
@@ -157,8 +153,8 @@ class SshLink:
         self, arguments: Sequence[str], stdin: bytes | IO[bytes], stdout: int | IO[bytes], seconds: float
     ) -> Completed:
         """Run to the end; what goes to a file is not in the answer."""
-        mark = secrets.token_hex(8)
-        command = self.command(["sh", "-c", _IN_BAND, "sh", mark, *arguments])
+        program = InBand(arguments)
+        command = self.command(program.words)
         given, source = (stdin, subprocess.PIPE) if isinstance(stdin, bytes) else (None, stdin)
         process = start_client(command, self.name, source, stdout, subprocess.PIPE)
         try:
@@ -167,12 +163,10 @@ class SshLink:
             raise self._silent(seconds) from None
         finally:
             end_client(process)
-        said, found, rest = stderr.rpartition(mark.encode() + b" ")
-        status = re.match(rb"(\d+)\n", rest)
-        # the mark alone is not enough: the connection may have broken before the last of stdout came through
-        if not found or status is None or process.returncode:
+        completed = program.completed(process.returncode, taken or b"", stderr)
+        if completed is None:
             raise ssh_error(self._login, stderr.decode(errors="replace"))
-        return Completed(int(status[1]), taken or b"", said + rest[status.end() :])
+        return completed
 
     def _silent(self, seconds: float) -> LinkLostError:
         hint = f"see whether it still answers: {self._login.line()} true"

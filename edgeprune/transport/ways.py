@@ -32,5 +32,5 @@ def _link_to_stand_in(name: str, stand_in: str) -> Link:
     if told is None:
         raise TransportError(f"{name}: this stand-in does not run", hint=f"edgeprune devices up {stand_in}")
     if told["kind"] == "adb":
-        return AdbLink(name, told["serial"], told["server_port"], key=Path(told["key"]))
+        return AdbLink(name, told["serial"], told["server_port"], environment=told["environment"])
     return SshLink(name, told["host"], told["user"], told["port"], Path(told["identity"]), Path(told["known_hosts"]))

@@ -155,11 +155,11 @@ def test_lines_of_worker_and_agent_do_not_mix(transport: RemoteTransport, tmp_pa
 
 def test_no_phone_is_told(lonely: int, tmp_path: Path) -> None:
     with pytest.raises(TransportError, match="no phone is attached") as told:
-        AdbLink("phone", None, lonely, key=tmp_path / ".android" / "adbkey").check()
+        AdbLink("phone", None, lonely, environment=phone.own_environment(tmp_path)).check()
     assert "USB debugging" in str(told.value.hint)
     assert not isinstance(told.value, LinkLostError)
     with pytest.raises(TransportError, match="no device R58N is attached"):
-        AdbLink("adb:R58N", "R58N", lonely, key=tmp_path / ".android" / "adbkey").check()
+        AdbLink("adb:R58N", "R58N", lonely, environment=phone.own_environment(tmp_path)).check()
 
 
 def test_of_several_phones_one_must_be_named(virtual_phone: Plugged, tmp_path: Path) -> None:
@@ -168,14 +168,14 @@ def test_of_several_phones_one_must_be_named(virtual_phone: Plugged, tmp_path: P
         virtual_phone.run("connect", other.serial)
         try:
             with pytest.raises(TransportError, match="2 devices are attached") as told:
-                AdbLink("phone", None, virtual_phone.server_port, key=Path(virtual_phone.key)).check()
+                AdbLink("phone", None, virtual_phone.server_port, environment=virtual_phone.environment).check()
             assert f"adb:{virtual_phone.serial} (Stand_in)" in str(told.value.hint)
             with pytest.raises(TransportError, match="does not know this computer"):
-                AdbLink("other", other.serial, virtual_phone.server_port, key=Path(virtual_phone.key)).check()
+                AdbLink("other", other.serial, virtual_phone.server_port, environment=virtual_phone.environment).check()
             virtual_phone.link().check()
         finally:
             virtual_phone.run("disconnect", other.serial)
-    AdbLink("phone", None, virtual_phone.server_port, key=Path(virtual_phone.key)).check()
+    AdbLink("phone", None, virtual_phone.server_port, environment=virtual_phone.environment).check()
 
 
 def test_a_phone_that_knows_nobody_wants_a_tap(virtual_phone: Plugged) -> None:
