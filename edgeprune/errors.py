@@ -53,6 +53,11 @@ class EdgepruneError(Exception):
         self.hint = hint
         self.detail = detail
 
+    @property
+    def evidence(self) -> str:
+        """The last line of the detail, which mostly names the cause; "" without one."""
+        return self.detail.splitlines()[-1] if self.detail else ""
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.hint, self.detail))
 

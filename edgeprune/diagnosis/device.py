@@ -11,11 +11,12 @@ from typing import Any
 from edgeprune import profiles
 from edgeprune.diagnosis.finding import Finding, judged
 from edgeprune.profiles import DeviceProfile
+from edgeprune.transport import Look
 
 Facts = Mapping[str, Any]
 
 _FREE_BYTES = 300 * 10**6
-"""A large network's program (190 MB), its partner, and a runtime's packages."""
+"""Two programs of a large network (ResNet-50's weights take 102 MB), and a runtime's packages."""
 _BUSY_LOAD = 0.5
 _BUSY_PERCENT = 20
 _CLOCK_SECONDS = 5.0
@@ -50,27 +51,25 @@ def judge(facts: Facts, profile: DeviceProfile, clock_s: float | None) -> Iterat
         yield judged(abs(off) <= _CLOCK_SECONDS, "clock", words, f"{_CLOCK_SECONDS:.0f} s", advice)
 
 
-def judge_look(looked: Facts) -> Iterator[Finding]:
+def judge_look(looked: Look) -> Iterator[Finding]:
     """What `devices/doctor/look.sh` saw: the private folder, and what else runs there."""
-    mode = str(looked["mode"])
     yield judged(
-        mode[4:10] == "------",
+        looked.mode[4:10] == "------",
         "private folder",
-        f"{mode}, user {looked['user']}",
+        f"{looked.mode}, user {looked.user}",
         "drwx------",
         "others on the device may read or change what runs there: edgeprune devices clean DEVICE",
     )
     yield judged(
-        bool(looked["runs"]),
+        looked.runs,
         "programs",
-        "may be started in the private folder" if looked["runs"] else "may not be started in the private folder",
+        "may be started in the private folder" if looked.runs else "may not be started in the private folder",
         "",
         "its file system is mounted noexec, or a policy forbids it: see `mount` on the device",
         bad="blocked",
     )
-    busy = [(str(name), int(percent)) for name, percent in looked["busy"]]
-    words = ", ".join(f"{name} {percent} %" for name, percent in busy) or "nothing takes 5 % of a core"
-    most = max((percent for _, percent in busy), default=0)
+    words = ", ".join(f"{name} {percent} %" for name, percent in looked.busy) or "nothing takes 5 % of a core"
+    most = max((percent for _, percent in looked.busy), default=0)
     advice = "it takes cores and heats them while others are measured: close it"
     yield judged(most <= _BUSY_PERCENT, "what else runs", words, f"{_BUSY_PERCENT} % of a core", advice)
 

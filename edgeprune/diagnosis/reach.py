@@ -18,7 +18,7 @@ from edgeprune.diagnosis.laptop import adb_client, ssh_client
 from edgeprune.errors import DeviceError, EdgepruneError
 from edgeprune.profiles import DeviceProfile, Profile
 from edgeprune.resources import devices_folder
-from edgeprune.transport import Device, Transport
+from edgeprune.transport import Device, Look, Transport
 
 _LOOK_SECONDS = 120.0  # under emulation, or on a loaded Zero
 
@@ -59,9 +59,10 @@ def visit(device: Device, way: Transport) -> Iterator[Finding]:
         yield Finding("warning", "in use", words, "nobody", "wait until that run has ended, and ask again for the rest")
         return
     yield Finding("good", "in use", "nobody has it")
-    looked: dict[str, Any] = {}
+    bits = None
     try:
         looked = _look(way)
+        bits = looked.bits
         yield from judge_look(looked)
     except DeviceError as error:
         yield Finding("blocked", "programs", error.message, "", _advice(error))
@@ -69,7 +70,7 @@ def visit(device: Device, way: Transport) -> Iterator[Finding]:
         reasons = {
             name: transport.why_not(name, facts) for name in compiling.runtimes() if not compiling.is_program(name)
         }
-        yield from judge_python(facts, looked.get("bits"), reasons)
+        yield from judge_python(facts, bits, reasons)
 
 
 def _target(device: Device, facts: dict[str, Any], target: str | None, profile: Profile | None) -> Iterator[Finding]:
@@ -97,15 +98,14 @@ def _profile(target: str | None) -> Profile | None:
     return profiles.profiles().get(target or "")
 
 
-def _look(way: Transport) -> dict[str, Any]:
+def _look(way: Transport) -> Look:
     (script,) = way.push([devices_folder() / "doctor" / "look.sh"])
     channel = way.run(["sh", script], None)
     try:
-        return channel.receive(_LOOK_SECONDS)
+        return transport.read_answer(Look, channel.receive(_LOOK_SECONDS), way.name)
     finally:
         channel.stop()
 
 
 def _advice(error: EdgepruneError) -> str:
-    last = error.detail.splitlines()[-1] if error.detail else ""
-    return "; ".join(part for part in (error.hint or "", last) if part)
+    return "; ".join(part for part in (error.hint or "", error.evidence) if part)

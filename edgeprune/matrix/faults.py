@@ -210,6 +210,5 @@ class _Tries:
 
 def told(error: EdgepruneError) -> str:
     """An error as the `reason` of a cell: message, hint, and the last line of what the device said."""
-    last = error.detail.splitlines()[-1] if error.detail else ""
-    parts = [error.message, error.hint or "", last if last and last not in error.message else ""]
+    parts = [error.message, error.hint or "", error.evidence if error.evidence not in error.message else ""]
     return "; ".join(part for part in parts if part)

@@ -52,8 +52,7 @@ def low_battery(facts: Mapping[str, Any]) -> str:
     >>> low_battery({"battery": {"percent": 12, "charging": True}}), low_battery({"battery": None})
     ('', '')
     """
-    battery = facts.get("battery") or {}
-    percent = battery.get("percent")
-    if percent is None or percent >= LOW_BATTERY_PERCENT or battery.get("charging"):
+    battery = facts.get("battery")
+    if not battery or battery["percent"] >= LOW_BATTERY_PERCENT or battery["charging"]:
         return ""
-    return f"the battery is at {percent} % and not charging"
+    return f"the battery is at {battery['percent']} % and not charging"

@@ -7,6 +7,8 @@ may be called; a new way is one new file, one line there and one in `ways.py`.
 from __future__ import annotations
 
 from edgeprune.transport.adb import attached_phones
+from edgeprune.transport.answers import Look
+from edgeprune.transport.answers import read as read_answer
 from edgeprune.transport.channel import PATIENCE_SECONDS, Channel
 from edgeprune.transport.contract import Transport
 from edgeprune.transport.local import LocalTransport
@@ -22,6 +24,7 @@ __all__ = [
     "Channel",
     "Device",
     "LocalTransport",
+    "Look",
     "RemoteTransport",
     "TimedSamples",
     "Transport",
@@ -34,6 +37,7 @@ __all__ = [
     "link_to",
     "names",
     "own_devices",
+    "read_answer",
     "why_not",
 ]
 

@@ -1,13 +1,13 @@
 """What a device may say, and that it did: lines that are no answer, and answers that hold something else, end here.
 
 Whatever runs on a device may write what it likes, so nothing of it is used before `read` has seen it. Start there; the
-classes are the lines that `devices/agent/agent.sh` and `devices/workers/worker_loop.py` document.
+classes are the lines that the programs of `devices/` document: the agent, the workers, the doctor's look.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -98,9 +98,9 @@ class FactsOfCore(Said):
 
 
 class FactsOfBattery(Said):
-    """A battery: percent, whether it is charging, degrees Celsius; None of each where it does not tell."""
+    """A battery: percent; whether it is charging, and degrees Celsius, None where it does not tell."""
 
-    percent: float | None
+    percent: float
     charging: bool | None
     temp_c: float | None
 
@@ -114,6 +114,7 @@ class Facts(Said):
     board: str
     memory_kib: Count | None
     free_kib: Count | None
+    clock: Count
     boot_id: str | None
     python: str
     model: str | None
@@ -121,10 +122,29 @@ class Facts(Said):
     emulated: str | None
     temp_c: float | None
     battery: FactsOfBattery | None
-    throttled: str | None
-    load: str
+    throttled: Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]+$")] | None
+    load: Annotated[str, Field(pattern=r"^(\d+\.\d+( .*)?)?$")]
     pinning: bool
     cores: list[FactsOfCore]
+
+
+class Look(Said):
+    """What the doctor sees of a device: as whom, the private folder's mode, whether programs may be started in it.
+
+    `bits` are those of the device's programs, `busy` other processes with the percent of a core that they take.
+    """
+
+    user: str
+    mode: str
+    runs: bool
+    bits: Literal[32, 64] | None
+    busy: list[Annotated[tuple[str, Count], Field(strict=False)]]
+
+
+class Unpacked(Said):
+    """Whether the folder of an archive of packages is there."""
+
+    there: bool
 
 
 def parse(line: bytes, device: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from edgeprune import profiles
 from edgeprune.errors import DeviceError, RemoteError, TransportError
 from edgeprune.resources import cache_folder, devices_folder
 from edgeprune.storage import storage_error
+from edgeprune.transport.answers import Unpacked, read
 from edgeprune.transport.channel import Channel
 
 _PACKAGES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -104,7 +105,8 @@ class BoardPython:
         bundle = self._bundles[runtime]
         (script,) = self._device.push([devices_folder() / "workers" / "unpack_packages.py"])
         folder = self._device.remote_path(bundle.stem)
-        if not self._answer([self._python, script, folder], _ASK_SECONDS)["there"]:
+        looked = self._answer([self._python, script, folder], _ASK_SECONDS)
+        if not read(Unpacked, looked, self._device.name).there:
             (archive,) = self._device.push([bundle])
             self._answer([self._python, script, folder, archive], _UNPACK_SECONDS)
         return ["env", f"PYTHONPATH={folder}", self._python]

@@ -101,7 +101,17 @@ def test_an_output_is_read_as_it_is_described(transport: LocalTransport, tmp_pat
 
 @pytest.mark.parametrize(
     "change",
-    [{"cores": 5}, {"cores": [{"core": "all"}]}, {"temp_c": "warm"}, {"memory_kib": "lots"}, {"event": "reading"}],
+    [
+        {"cores": 5},
+        {"cores": [{"core": "all"}]},
+        {"temp_c": "warm"},
+        {"memory_kib": "lots"},
+        {"event": "reading"},
+        {"battery": {"percent": None, "charging": None, "temp_c": None}},
+        {"throttled": "hot"},
+        {"load": "much of it"},
+        {"clock": "noon"},
+    ],
 )
 def test_facts_that_are_none_are_told(transport: LocalTransport, change: dict[str, Any]) -> None:
     facts = transport.facts()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgeprune.diagnosis import Finding, look_there
 from edgeprune.diagnosis.device import judge, judge_look, judge_python
 from edgeprune.diagnosis.reach import visit
 from edgeprune.resources import devices_folder
-from edgeprune.transport import Device, LocalTransport
+from edgeprune.transport import Channel, Device, LocalTransport, Look
 
 LOOK = devices_folder() / "doctor" / "look.sh"
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "mksh": ["mksh"]}
@@ -120,7 +121,7 @@ def test_a_charging_phone_may_be_low() -> None:
     ],
 )
 def test_the_folder_and_what_else_runs(change: dict[str, Any], check: str, state: str, words: str) -> None:
-    (found,) = [one for one in judge_look(GOOD_LOOK | change) if one.check == check]
+    (found,) = [one for one in judge_look(Look.model_validate(GOOD_LOOK | change)) if one.check == check]
     assert (found.state, words in found.figure) == (state, True)
     assert bool(found.advice) == (state != "good")
 
@@ -134,6 +135,27 @@ def test_a_32_bit_system_on_a_64_bit_kernel_is_told() -> None:
     assert found["runtime onnxruntime"].state == "good"
     assert "system" not in {one.check for one in judge_python(PI4, 64, reasons)}
     assert "system" not in {one.check for one in judge_python(PI4 | {"machine": "armv7l"}, 32, reasons)}
+
+
+class Confused(LocalTransport):
+    """This machine, whose look says something else."""
+
+    says = ""
+
+    def run(self, arguments: Sequence[str], cores: Sequence[int] | None) -> Channel:
+        return super().run(["echo", self.says], cores)
+
+
+@pytest.mark.parametrize("change", [{"busy": [["sshd", "much"]]}, {"mode": None}, {"runs": "yes"}, {"bits": 31}])
+def test_a_look_that_is_none_is_told(change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path))
+    way = Confused()
+    for says, state in ((GOOD_LOOK, "good"), (GOOD_LOOK | change, "blocked")):
+        way.says = json.dumps(says)
+        found = {one.check: one for one in visit(Device(name="local"), way)}
+        assert found["programs"].state == state
+    assert "not an answer" in found["programs"].figure
+    way.close()
 
 
 @pytest.fixture(params=sorted(SHELLS))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edgeprune import transport
-from edgeprune.errors import DeviceError, RemoteError
+from edgeprune.errors import DeviceError, GarbledAnswerError, RemoteError
 from edgeprune.resources import devices_folder
 from edgeprune.transport.wheels import BoardPython, Platform, _is_taken, _platform
 
@@ -64,6 +64,19 @@ def test_a_python_that_no_wheel_fits_is_told(change: dict[str, Any], words: str)
 def test_a_python_that_says_nothing_is_told() -> None:
     with pytest.raises(RemoteError, match="says nothing of itself"):
         _platform({"version": "three"}, "pi")
+
+
+@pytest.mark.parametrize("said", ['{"ok":"unpack"}', '{"ok":"unpack","there":"maybe"}'])
+def test_an_unpacking_that_says_nothing_is_told(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho '{said}'\n")
+    (tmp_path / "python").chmod(0o755)
+    way = transport.connect("local")
+    python = BoardPython(way, str(tmp_path / "python"))
+    python._bundles["tvm"] = tmp_path / "tvm.zip"  # it is fetched by then
+    with pytest.raises(GarbledAnswerError, match="there"):
+        python.command("tvm")
+    way.close()
 
 
 def test_of_tvm_only_the_runtime_is_pushed() -> None:
