@@ -1,8 +1,9 @@
-"""Writing so that a file is there whole or not at all, and the one wording of a disk that refuses."""
+"""Writing so that a file is there whole or not at all, its hash, and the one wording of a disk that refuses."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -35,6 +36,12 @@ def write_whole(path: Path, content: bytes) -> Path:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

@@ -22,9 +22,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from edgeprune.errors import StorageError
 from edgeprune.resources import devices_folder
-from edgeprune.storage import storage_error
+from edgeprune.storage import sha256, storage_error
 
 _MARK = "made_from.json"
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -69,7 +71,7 @@ class Cache:
     def sweep(self) -> None:
         """Remove what killed processes of this machine left half-made."""
         for partial in self.root.glob(f"*/.partial-{_this_host()}-*"):
-            if not _is_alive(int(partial.name.split("-")[2])):
+            if not psutil.pid_exists(int(partial.name.split("-")[2])):
                 shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -106,19 +108,9 @@ def _this_host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _seal(folder: Path, ingredients: Mapping[str, Any]) -> None:
     """Write down what the folder holds and was made from, and sync it."""
-    hashes = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
+    hashes = {path.relative_to(folder).as_posix(): sha256(path) for path in _files(folder)}
     mark = folder / _MARK
     mark.write_text(json.dumps({"ingredients": ingredients, "sha256": hashes}, indent=1, sort_keys=True))
     for path in [*_files(folder), mark]:
@@ -143,15 +135,10 @@ def _move(partial: Path, final: Path) -> None:
 def _is_whole(folder: Path) -> bool:
     try:
         hashes: dict[str, str] = json.loads((folder / _MARK).read_text())["sha256"]
-        return all(_sha256(folder / name) == digest for name, digest in hashes.items())
+        return all(sha256(folder / name) == digest for name, digest in hashes.items())
     except (OSError, ValueError, KeyError):
         return False
 
 
 def _files(folder: Path) -> Sequence[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MARK)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

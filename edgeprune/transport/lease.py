@@ -68,11 +68,11 @@ class Lease:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL_SECONDS)
+        self.end_renewing()  # of one that was lost
         self._dropped.clear()
         self._lost_to = None
-        if self._renewing is None:  # the link may have broken while it was taken before
-            self._renewing = threading.Thread(target=self._renew, name=f"lease of {self._device}", daemon=True)
-            self._renewing.start()
+        self._renewing = threading.Thread(target=self._renew, name=f"lease of {self._device}", daemon=True)
+        self._renewing.start()
         return True
 
     def check(self) -> None:

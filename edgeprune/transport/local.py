@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from edgeprune.errors import TransportError
 from edgeprune.resources import cache_folder
 from edgeprune.storage import storage_error
 from edgeprune.transport.channel import Channel
+from edgeprune.transport.contents import content_name, sha256
 from edgeprune.transport.contract import agent_files, agent_words, launch_commands, parse_facts
 
 _FACTS_SECONDS = 30.0
@@ -61,11 +61,14 @@ class LocalTransport:
                     return False
                 time.sleep(_POLL_SECONDS)
             else:
-                self._lock = lock
-                os.ftruncate(lock, 0)
-                os.pwrite(lock, f"process {os.getpid()} on this machine\n".encode(), 0)
-                self._remove_pushed()
-                return True
+                if self._is_in_place(lock):
+                    self._lock = lock
+                    os.ftruncate(lock, 0)
+                    os.pwrite(lock, f"process {os.getpid()} on this machine\n".encode(), 0)
+                    self._remove_pushed()
+                    return True
+                os.close(lock)
+                lock = self._open_lock()
 
     def holder(self) -> str:
         try:
@@ -92,23 +95,30 @@ class LocalTransport:
         except OSError as error:
             raise storage_error(error, self._folder) from error
 
+    def _is_in_place(self, lock: int) -> bool:
+        """Whether what was waited for is what others will wait for: `clean` removes the file."""
+        try:
+            return os.path.samestat(os.fstat(lock), (self._folder / "lock").stat())
+        except FileNotFoundError:
+            return False
+
     def raise_clock(self) -> list[int]:
         return []
 
     def push(self, sources: Sequence[Path]) -> list[str]:
-        digests = [_sha256(source) for source in sources]
-        folder = self._folder / hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        digests = [sha256(source) for source in sources]
+        folder = self._folder / content_name(digests)
         return [str(self._copy(*pair, folder)) for pair in zip(sources, digests, strict=True)]
 
     def _copy(self, source: Path, digest: str, folder: Path) -> Path:
         remote = folder / source.name
-        if remote.exists() and _sha256(remote) == digest:
+        if remote.exists() and sha256(remote) == digest:
             return remote
         partial = folder / (source.name + ".part")
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.copyfile(source, partial)
-            if _sha256(partial) != digest:
+            if sha256(partial) != digest:
                 raise TransportError(f"{self.name}: the copy of {source.name} does not equal it")
             if os.access(source, os.X_OK):
                 partial.chmod(0o700)
@@ -158,8 +168,3 @@ class LocalTransport:
                 shutil.rmtree(entry, ignore_errors=True)
             elif entry.name != "lock":
                 entry.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

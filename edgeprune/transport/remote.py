@@ -10,7 +10,6 @@ Start with `RemoteTransport`. On the device everything lies in the link's privat
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any
 from edgeprune.errors import DeviceError, GarbledAnswerError, TransportError
 from edgeprune.transport.answers import Governor, parse, read
 from edgeprune.transport.channel import PATIENCE_SECONDS, Channel
+from edgeprune.transport.contents import content_name, sha256
 from edgeprune.transport.contract import agent_files, agent_words, launch_commands, parse_facts
 from edgeprune.transport.lease import Lease
 from edgeprune.transport.link import QUERY_SECONDS, Link
-from edgeprune.transport.remote_files import RemoteFiles, sha256
+from edgeprune.transport.remote_files import RemoteFiles
 from edgeprune.transport.wheels import BoardPython
 
 _FAREWELL_SECONDS = 20.0
@@ -67,7 +67,7 @@ class RemoteTransport:
         return read(Governor, self._ask_for("governor", ["performance"]), self.name).cores
 
     def push(self, sources: Sequence[Path]) -> list[str]:
-        folder = self.remote_path(_content_name(sources))
+        folder = self.remote_path(content_name(list(map(sha256, sources))))
         remotes = [f"{folder}/{source.name}" for source in sources]
         self._files.put(sources, remotes)
         return remotes
@@ -156,12 +156,7 @@ class RemoteTransport:
         folder = self._link.folder
         if self._agent is None:
             sources = agent_files()
-            there = f"{folder}/agent-{_content_name(sources)}"
+            there = f"{folder}/agent-{content_name(list(map(sha256, sources)))}"
             self._files.put(sources, [f"{there}/{source.name}" for source in sources])
             self._agent = f"{there}/agent.sh"
         return agent_words(self._agent, folder)
-
-
-def _content_name(sources: Sequence[Path]) -> str:
-    """A name for files that belong together, which tells by their content whether they are the same."""
-    return hashlib.sha256("".join(sha256(source) for source in sources).encode()).hexdigest()[:16]

@@ -6,7 +6,6 @@ file copied onto a full disk may have its full length. Start with `RemoteFiles.p
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import LinkLostError, TransportError
+from edgeprune.transport.contents import sha256
 from edgeprune.transport.link import TRANSFER_SECONDS, Completed, Link
 
 _MB = 1_000_000
@@ -24,7 +24,7 @@ _MAKE = 'umask 077; mkdir -p "$2" && chmod 700 "$1" && shift 2 && rm -f "$@"'
 
 _LOOK = """
 for f; do
-  if [ -f "$f" ]; then sum=$(sha256sum <"$f") && echo "${sum%% *}"; else echo -; fi
+  if [ -f "$f" ]; then sum=$(sha256sum <"$f") || exit; echo "${sum%% *}"; else echo -; fi
 done"""
 
 # every file: where it was copied to, its name, its hash, its mode
@@ -141,16 +141,3 @@ class RemoteFiles:
             detail = done.stderr.decode(errors="replace").strip()
             raise TransportError(f"{self._link.name}: {failure}", detail=detail or None)
         return done
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file here, in hexadecimal.
-
-    Raises:
-        TransportError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise TransportError(f"cannot read {path}: {error.strerror}") from error

@@ -18,7 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from edgeprune.errors import LinkLostError, TransportError
+from edgeprune.storage import storage_error
 from edgeprune.transport.quoting import shell_line
 from edgeprune.transport.ssh_words import Login, ssh_error
 
@@ -35,7 +38,7 @@ class Connection:
 
     def __init__(self, client: Callable[[Sequence[str]], list[str]], login: Login) -> None:
         self._login = login
-        self._place = _short_folder()
+        self._place = _private_folder()
         self.socket = self._place / "s"
         mark = secrets.token_hex(8)
         hello = "exec " + shell_line(["sh", "-c", _HELLO, "sh", mark])
@@ -138,23 +141,20 @@ def end_client(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
-def _short_folder() -> Path:
-    """A private folder whose path is short enough for a socket in it; those of processes that were killed go."""
+def _private_folder() -> Path:
+    """A folder whose path is short enough for a socket in it; those of processes that were killed go.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
     usual = tempfile.gettempdir()
     place = Path(usual if len(usual) <= _FOLDER_PATH_LIMIT else "/tmp")
     for other in place.glob("ep-*-*"):
         process = other.name.split("-")[1]
         with contextlib.suppress(OSError):
-            if process.isdigit() and other.stat().st_uid == os.getuid() and not _runs(int(process)):
+            if process.isdigit() and other.stat().st_uid == os.getuid() and not psutil.pid_exists(int(process)):
                 shutil.rmtree(other, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"ep-{os.getpid()}-", dir=place))
-
-
-def _runs(process: int) -> bool:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's
-    return True
+        return Path(tempfile.mkdtemp(prefix=f"ep-{os.getpid()}-", dir=place))
+    except OSError as error:
+        raise storage_error(error, place) from error

@@ -15,6 +15,7 @@ from edgeprune.transport import RemoteTransport
 from edgeprune.transport.lease import Lease
 from tests.contract.faulty_proxy import FaultyProxy
 from tests.contract.loopback_sshd import LoopbackSshd
+from tests.processes import soon
 
 PATIENCE = 120.0
 
@@ -74,6 +75,25 @@ def test_the_lease_of_a_laptop_that_vanished_runs_out(
     first.drop()
     second.check()
     second.drop()
+
+
+def test_a_lease_that_was_lost_and_taken_again_is_renewed_again() -> None:
+    asked: list[str] = []
+    answers = {"take": True, "renew": False, "drop": False}
+
+    def ask(words: list[str]) -> dict[str, Any]:
+        asked.append(words[0])
+        return {"mine": answers[words[0]], "owner": "another", "left_s": 3}
+
+    lease = Lease("board", ask, 1)
+    assert lease.take(0.0)
+    assert soon(lambda: not lease.held)
+    time.sleep(1.0)  # what renewed it has ended
+    answers["renew"] = True
+    assert lease.take(0.0)
+    before = asked.count("renew")
+    assert soon(lambda: asked.count("renew") > before)
+    lease.drop()
 
 
 def test_a_lease_that_ran_out_and_that_nobody_took_is_still_ours(

@@ -73,6 +73,21 @@ def test_a_device_that_loses_bytes_without_a_word_is_found_out(
         files.get(str(sound), tmp_path / "back")
 
 
+def test_a_device_that_cannot_read_its_files_is_told(sshd: LoopbackSshd, link: SshLink, tmp_path: Path) -> None:
+    sources = [random_file(tmp_path / name) for name in "abc"]
+    remotes = [f"{link.folder}/{source.name}" for source in sources]
+    RemoteFiles(link).put(sources[:2], remotes[:2])
+    sshd.stop()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sha256sum").write_text("#!/bin/sh\necho 'sha256sum: Input/output error' >&2\nexit 1\n")
+    (tmp_path / "bin" / "sha256sum").chmod(0o755)
+    sshd.settings["SetEnv"] += f" PATH={tmp_path}/bin:/usr/bin:/bin"
+    sshd.start()
+    with pytest.raises(TransportError, match="cannot look at what is there") as caught:
+        RemoteFiles(link).put(sources, remotes)
+    assert "Input/output error" in (caught.value.detail or "")
+
+
 def test_a_full_disk_is_told_with_what_is_free(tmp_path: Path) -> None:
     with contextlib.contextmanager(start)("virtual-pi", tmp_path / "pi", disk_bytes=6_000_000) as pi:
         link = SshLink("pi", pi.host, pi.user, pi.port, Path(pi.identity), Path(pi.known_hosts))

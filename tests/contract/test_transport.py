@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeprune.errors import RemoteError, TransportError, UserError
-from edgeprune.transport import Transport, Worker, connect
+from edgeprune.transport import LocalTransport, Transport, Worker, connect
 from tests.contract.conftest import Way
+from tests.processes import soon
 
 PATIENCE = 60.0
 """Seconds that an emulated device may take to answer."""
@@ -88,6 +90,29 @@ def test_a_device_serves_one_run_at_a_time(transport: Transport, way: Way) -> No
     transport.close()
     assert other.acquire()
     other.close()
+
+
+def test_a_run_that_waited_while_this_machine_was_cleaned_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path))
+    lock = tmp_path / "device-local" / "lock"
+    holding, waiting, third = (LocalTransport() for _ in range(3))
+    assert holding.acquire()
+
+    def opened() -> int:
+        files = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+        return sum(file.exists() and file.samefile(lock) for file in files)
+
+    with ThreadPoolExecutor() as pool:
+        taken = pool.submit(waiting.acquire, 60.0)
+        assert soon(lambda: opened() == 2)
+        holding.clean()
+        assert taken.result()
+    assert not third.acquire()
+    waiting.close()
+    assert third.acquire()
+    third.close()
 
 
 def test_unknown_devices_are_named() -> None:
