@@ -8,14 +8,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeprune import journal
 from edgeprune.journal import Journal
 from edgeprune.matrix.cells import groups, unit
 from edgeprune.measuring import MeasurePlan, throttled_window
-from edgeprune.schema import CellEnd, CellKey, DeviceFacts, Launch, Network, NetworkKey, Session
+from edgeprune.schema import CellEnd, CellKey, Launch, Network, NetworkKey
 
-AnyRecord = Session | DeviceFacts | Network | Launch | CellEnd
+if TYPE_CHECKING:
+    from edgeprune.journal import AnyRecord
 
 
 class Memory:

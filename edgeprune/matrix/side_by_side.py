@@ -46,8 +46,8 @@ class Laptop:
         """Leave this to the main thread."""
         self._events.put(work)
 
-    def finish_when(self, error: BaseException | None) -> None:
-        """A device's thread has ended."""
+    def thread_ended(self, error: BaseException | None) -> None:
+        """A device's thread has ended, with the error that ended it."""
         self._events.put(_Ended(error))
 
     def serve(self, threads: int) -> None:
@@ -72,11 +72,11 @@ def work_side_by_side(works: Sequence[DeviceWork], laptop: Laptop, stop: threadi
         try:
             work.carry_out()
         except StoppedError:
-            laptop.finish_when(None)
+            laptop.thread_ended(None)
         except BaseException as error:
-            laptop.finish_when(error)
+            laptop.thread_ended(error)
         else:
-            laptop.finish_when(None)
+            laptop.thread_ended(None)
 
     # daemons: one that hangs in a dead link must not keep the process alive
     threads = [threading.Thread(target=carry_out, args=(work,), name=work.name, daemon=True) for work in works]

@@ -56,6 +56,10 @@ class Flows:
         self._modules = dict(model.named_modules())
         self.of: Mapping[str, Flow] = {site.layer: self._flow(site) for site in sites}
 
+    def maps(self) -> list[tuple[str, fx.Node]]:
+        """The feature maps of all sites, each with its layer's name."""
+        return [(layer, node) for layer, flow in self.of.items() for node in flow.maps]
+
     def calls(self, layer: str) -> list[fx.Node]:
         """The nodes at which a layer runs."""
         return [node for node in self.module.graph.nodes if node.op == "call_module" and node.target == layer]

@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeprune import journal
-from edgeprune.matrix.memory import AnyRecord
 from edgeprune.schema import CellEnd, Launch
+
+if TYPE_CHECKING:
+    from edgeprune.journal import AnyRecord
 
 EQUAL = ("cell_id", "status", "reason", "parity_rel", "instructions", "artifact_bytes", "macs", "accuracy")
 """Columns of cells.csv that faults must not change."""

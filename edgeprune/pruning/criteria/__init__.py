@@ -12,19 +12,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeprune.errors import UnknownNameError, UserError
 from edgeprune.pruning.criteria.catalogue import ENTRIES, CriterionEntry
 from edgeprune.user_code import import_callable
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from edgeprune.pruning.criteria.context import ScoreContext
-
-    Scores = Callable[[nn.Module, ScoreContext], torch.Tensor]
 
 __all__ = ["CriterionEntry", "check_options", "criterion", "entry", "is_users_own", "methods"]
 

@@ -19,7 +19,7 @@ def scores(network: Network) -> dict[str, torch.Tensor]:
     Raises:
         UserError: there is no data.
     """
-    maps = [(site.layer, node) for site in network.sites for node in network.flows.of[site.layer].maps]
+    maps = network.flows.maps()
     moments = {site.layer: _Moments() for site in network.sites}
     for images, _ in network.batches():
         with torch.no_grad():

@@ -17,7 +17,7 @@ def scores(network: Network) -> dict[str, torch.Tensor]:
     Raises:
         UserError: there is no data.
     """
-    maps = [(site.layer, node) for site in network.sites for node in network.flows.of[site.layer].maps]
+    maps = network.flows.maps()
     totals = {site.layer: torch.zeros((), dtype=torch.float64) for site in network.sites}
     count = 0
     for images, _ in network.batches():
