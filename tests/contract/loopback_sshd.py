@@ -45,7 +45,8 @@ class LoopbackSshd:
             "PasswordAuthentication": "no",
             "KbdInteractiveAuthentication": "no",
             "PermitRootLogin": "yes",
-            "SetEnv": f"XDG_CACHE_HOME={self.cache}",
+            # the shell's start files in the user's own home would be read, and killed half-way with the server
+            "SetEnv": f"XDG_CACHE_HOME={self.cache} HOME={self.folder}",
         }
 
     def known_line(self, key: Path, host: str = "127.0.0.1") -> str:
