@@ -61,6 +61,8 @@ def methods_table(results: Results) -> Table:
     rows = method_rows(results)
     labels = wording.setting_labels(cell.key for cell in results.timed)
     settings = settings_of(rows)
+    # a runtime that all share would only widen the table
+    wheres = [f", {labels[one]}" for one in settings] if len(settings) > 1 else [""] * len(settings)
     keys = [row.key for row in rows]
 
     def row(one: MethodRow) -> tuple[Field, ...]:
@@ -80,7 +82,7 @@ def methods_table(results: Results) -> Table:
 
     columns = (
         "Network", "Pruned", "Filters gone", "Zeros", "Parameters gone", "Accuracy", "To dense (points)", "By MACs",
-        *(f"Real, {labels[one]}" for one in settings), *(f"Realised, {labels[one]}" for one in settings),
+        *(word + where for word in ("Real", "Realised") for where in wheres),
     )  # fmt: skip
     numeric = (False, *[True] * (len(columns) - 1))
     return Table("Methods", columns, numeric, tuple(map(row, rows)))
