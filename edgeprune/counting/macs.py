@@ -72,6 +72,8 @@ class Counts:
         params: Numbers in all parameters; shared ones count once, buffers (running statistics, indices) do not.
         nonzero_params: Those that are not zero.
         macs: Multiply-adds of one forward pass over the example inputs, their batch included.
+        nonzero_macs: Those that are left if no weight of a layer that is zero is multiplied: what papers count of a
+            masked network (Parameterized Structured Pruning, tables 2 to 4, where whole columns are zero).
         uncounted_ops: Operators that were run and not counted, by torch's name, with the number of places.
         layers: Convolution and linear layers in the order of the forward pass.
     """
@@ -79,6 +81,7 @@ class Counts:
     params: int
     nonzero_params: int
     macs: int
+    nonzero_macs: int
     uncounted_ops: Mapping[str, int]
     layers: tuple[LayerCount, ...]
 
@@ -113,10 +116,12 @@ def count(model: nn.Module, example_inputs: torch.Tensor | tuple[torch.Tensor, .
                 hint="check the input's shape and the number of channels",
             ) from error
     by_module = analysis.by_module()
+    skipped = sum(_skipped(work.get_submodule(name), int(by_module[name])) for name in called)
     return Counts(
         params=sum(one.numel() for one in parameters),
         nonzero_params=sum(int(torch.count_nonzero(one)) for one in parameters),
         macs=int(total),
+        nonzero_macs=int(total) - skipped,
         uncounted_ops=dict(sorted(analysis.unsupported_ops().items())),
         layers=tuple(_layer(name, work.get_submodule(name), int(by_module[name])) for name in called),
     )
@@ -136,6 +141,12 @@ class _Analysis(JitModelAnalysis):  # type: ignore[misc]
         kind = str(node.kind())
         run_by_python = kind.startswith(("prim::PythonOp", "prim::CallFunction"))
         return kind in BOOKKEEPING or (kind.startswith("prim::") and not run_by_python)
+
+
+def _skipped(layer: nn.Module, macs: int) -> int:
+    """Multiply-adds by zeros; each weight is multiplied equally often."""
+    weight = layer.get_parameter("weight") if "weight" in layer._parameters else getattr(layer, "weight")  # noqa: B009
+    return macs // max(weight.numel(), 1) * int((weight == 0).sum())
 
 
 def _layer(name: str, module: nn.Module, macs: int) -> LayerCount:

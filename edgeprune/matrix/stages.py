@@ -198,13 +198,12 @@ def _in_variant(job: NetworkJob, source: nn.Module, example: torch.Tensor) -> tu
 
 
 def _filters(job: NetworkJob, origin: Path) -> tuple[int, int]:
-    """How many filters the network has that could be pruned, and how many were."""
+    """How many filters the network has that could be pruned, and how many were; or columns and the like, of PSP."""
     if job.recipe is None:
         return 0, 0
     from edgeprune import pruning
 
-    masks = pruning.Masks.load(origin / _MASKS_FILE)
-    return masks.filters, masks.pruned_filters
+    return pruning.Masks.load(origin / _MASKS_FILE).structures
 
 
 # --- compile ----------------------------------------------------------------------------------------------------------

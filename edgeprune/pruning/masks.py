@@ -103,6 +103,18 @@ class Masks(Mapping[str, torch.Tensor]):
         return sum(int((~_filters(mask)).sum()) for name, mask in self.kept.items() if name not in self.batchnorms)
 
     @property
+    def structures(self) -> tuple[int, int]:
+        """How many structures there are and how many went: filters, or what else `facts` says that the method prunes.
+
+        >>> Masks({}, facts={"structures": [{"structure": "column", "all": 72, "pruned": 36}]}).structures
+        (72, 36)
+        """
+        told = self.facts.get("structures")
+        if not told:
+            return self.filters, self.pruned_filters
+        return sum(int(one["all"]) for one in told), sum(int(one["pruned"]) for one in told)
+
+    @property
     def ratio(self) -> float:
         """Pruned filters over filters, 0 to 1; 0 without any mask."""
         return self.pruned_filters / self.filters if self.filters else 0.0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgeprune.errors import ModelError
 from edgeprune.shrinking import additions
 from edgeprune.shrinking.constant_channels import ConstantChannels
-from edgeprune.shrinking.kernel_columns import KernelColumns
+from edgeprune.shrinking.kernel_columns import KernelColumns, ShiftedImage
 from edgeprune.shrinking.notation import NeedsCodeError, read, written
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.ragged import GroupedParts
@@ -24,7 +24,7 @@ from edgeprune.shrinking.sizes import HeldSizes
 _OWN = "edgeprune."
 _ASSEMBLED: dict[str, type[nn.Module]] = {
     name: value for name, value in vars(additions).items() if isinstance(value, type) and issubclass(value, nn.Module)
-} | {"GroupedParts": GroupedParts, "ConstantChannels": ConstantChannels, "KernelColumns": KernelColumns}
+} | {kind.__name__: kind for kind in (GroupedParts, ConstantChannels, KernelColumns, ShiftedImage)}
 """Modules that are made of tensors; they are put together from their attributes."""
 
 _SIMPLE = (int, float, str, bool, tuple, list, type(None))

@@ -17,13 +17,44 @@ from edgeprune.shrinking.additions import Gather
 from edgeprune.shrinking.forms import CHANNEL_AXIS
 
 
+class ShiftedImage(nn.Module):
+    """An image with zeros around it and some of its rows and columns of pixels cut off, whatever its size.
+
+    Args:
+        pads: As `torch.nn.functional.pad` takes them: the last axis first, negative where pixels are cut off.
+
+    Example:
+        >>> ShiftedImage((3, -3))(torch.tensor([[[5.0, 7.0]]]))
+        tensor([[[0., 0.]]])
+    """
+
+    def __init__(self, pads: Sequence[int]) -> None:
+        super().__init__()
+        self.pads = tuple(pads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, *sizes] to [N, C, *sizes and pads]."""
+        return shifted(x, self.pads)
+
+    def extra_repr(self) -> str:
+        """The pads."""
+        return str(self.pads)
+
+
+def shifted(x: Tensor, pads: Sequence[int]) -> Tensor:
+    """The tensor with these pads; torch itself cuts before it pads, which fails on images smaller than the cut."""
+    cuts = [min(pad, 0) for pad in pads]
+    if any(x.size(-1 - place // 2) + cuts[place] + cuts[place + 1] < 1 for place in range(0, len(pads), 2)):
+        return F.pad(F.pad(x, [max(pad, 0) for pad in pads]), cuts)
+    return F.pad(x, tuple(pads)) if any(pads) else x
+
+
 class KernelColumns(nn.ModuleList):
     """For each place in a kernel some channels of the image, moved by as much as the place is off.
 
     Args:
         gathers: For each place the channels that have a column there.
-        pads: For each place the zeros around the image as `torch.nn.functional.pad` takes them, negative where rows
-            or columns of pixels are cut off.
+        pads: For each place how the image is moved, as `ShiftedImage` takes it.
         strides: The convolution's, one for each axis of the image.
 
     Example:
@@ -42,8 +73,7 @@ class KernelColumns(nn.ModuleList):
         """[N, C, *sizes] to [N, columns, *sizes of the convolution's output]: place by place, then by channel."""
         rows = []
         for gather, pads in zip(self, self.pads, strict=True):
-            row = gather(x)
-            row = F.pad(row, pads) if any(pads) else row
+            row = shifted(gather(x), pads)
             for axis, stride in enumerate(self.strides, CHANNEL_AXIS + 1):
                 # torch.export makes of x[..., ::2] what ONNX calls a Slice
                 row = row if stride == 1 else row[(slice(None),) * axis + (slice(None, None, stride),)]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from edgeprune.shrinking.additions import Gather
 from edgeprune.shrinking.copying import bare_twin
-from edgeprune.shrinking.kernel_columns import KernelColumns
+from edgeprune.shrinking.kernel_columns import KernelColumns, ShiftedImage
 from edgeprune.shrinking.size import COPY_OF_ONE_NUMBER
 
 COPY_OF_ONE_COLUMN = 80.0
@@ -146,8 +146,10 @@ def _trimmed(layer: Convolution, windows: Sequence[_Window]) -> tuple[nn.Module,
     sizes, dilation = [window.size for window in windows], [window.dilation for window in windows]
     made = _rebuilt(layer, layer.weight.detach()[:, :, *places], sizes, layer.stride, padding, dilation)
     outside = [(0, 0) if window.inside else (window.before, window.behind) for window in windows]
-    padded = any(map(any, outside))
-    return made, _PADDING[len(windows)](_last_axis_first(outside), 0.0) if padded else None
+    if not any(map(any, outside)):
+        return made, None
+    pads = _last_axis_first(outside)
+    return made, ShiftedImage(pads) if min(pads) < 0 else _PADDING[len(windows)](pads, 0.0)
 
 
 def _gathered(layer: Convolution, alive: Columns) -> tuple[nn.Module, nn.Module | None]:

@@ -19,10 +19,13 @@ from edgeprune.shrinking.additions import Gather, IndexAdd
 from edgeprune.shrinking.aliases import is_number, refuse_partial_write
 from edgeprune.shrinking.constant_channels import ConstantChannels
 from edgeprune.shrinking.copying import bare_twin, duplicate
+from edgeprune.shrinking.kernel_columns import KernelColumns, ShiftedImage
 from edgeprune.shrinking.operators.kernels import is_plain
 from edgeprune.shrinking.sizes import HeldSizes
 from edgeprune.shrinking.subclasses import as_torch_layer, is_torch_layer
 from edgeprune.user_code import untraceable
+
+_OWN = (Gather, IndexAdd, ConstantChannels, KernelColumns, ShiftedImage)
 
 _PURE_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     operator.iadd: operator.add,
@@ -155,7 +158,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = super().is_leaf_module(m, module_qualified_name)
-        return known or isinstance(m, Gather | IndexAdd | ConstantChannels) or is_torch_layer(m)
+        return known or isinstance(m, _OWN) or is_torch_layer(m)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         # nearly all that forward asks a module for, and fx's questions are long

@@ -131,3 +131,33 @@ def test_convolutions_that_name_their_padding(padding: str):
     layer = nn.Conv2d(6, 8, (3, 4), padding=padding, groups=2)
     pixels = 9 * 11 if padding == "same" else 7 * 8
     assert count(layer, torch.zeros(1, 6, 9, 11)).macs == 8 * 3 * 12 * pixels
+
+
+def without_columns(model: nn.Module, kept: float) -> nn.Module:
+    """A network in which a share of the columns of each inner 3x3 convolution is left (PSP, section 4)."""
+    random = torch.Generator().manual_seed(0)
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and name != "conv1":
+            layer.weight.data *= torch.rand(layer.weight[:1].shape, generator=random) < kept
+    return model
+
+
+def test_columns_count_as_in_the_papers_table():
+    """Parameterized Structured Pruning, table 3: of ResNet-56 0.21M parameters and 0.03G MACs are left."""
+    dense = count(models.build("resnet56", shortcut="pad"), torch.zeros(1, 3, 32, 32))
+    assert (round(dense.params / 1e6, 2), round(dense.macs / 1e9, 2)) == (0.85, 0.13)
+    assert dense.nonzero_macs == dense.macs
+    masked = count(without_columns(models.build("resnet56", shortcut="pad"), 0.245), torch.zeros(1, 3, 32, 32))
+    assert masked.macs == dense.macs
+    assert round(masked.nonzero_params / 1e6, 2) == 0.21
+    assert round(masked.nonzero_macs / 1e9, 2) == 0.03
+
+
+def test_multiply_adds_by_zero_of_layers_of_all_kinds():
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, 2, groups=2), nn.ConvTranspose2d(6, 5, 2), nn.Flatten(), nn.Linear(80, 3))
+    model[0].weight.data[:, 1, 0] = 0.0
+    model[1].weight.data[2] = 0.0
+    model[3].weight.data[:, :20] = 0.0
+    found = count(model, torch.zeros(1, 4, 7, 7))
+    assert found.macs == 9 * 6 * 2 * 9 + 9 * 6 * 5 * 4 + 80 * 3
+    assert found.macs - found.nonzero_macs == 9 * 6 * 3 + 9 * 5 * 4 + 20 * 3

@@ -22,6 +22,7 @@ from edgeprune.compiling.tvm.index_addition import add, convolve_add
 from edgeprune.compiling.tvm.layout import Stored, stored_channels
 from edgeprune.compiling.tvm.lower import BROADCAST, Lowering, Rule, Value
 from edgeprune.compiling.tvm.operands import window_of, with_constant
+from edgeprune.compiling.tvm.padding import pad
 from edgeprune.compiling.tvm.pooling import average_pool, max_pool, spatial_mean
 from edgeprune.compiling.tvm.resizing import resize
 from edgeprune.compiling.tvm.softmax import softmax
@@ -257,6 +258,7 @@ RULES: dict[str, Rule] = {
     "MatMul": _matmul,
     "MaxPool": max_pool,
     "Mul": _binary(relax.op.multiply),
+    "Pad": pad,
     "ReduceMean": spatial_mean,
     "Reshape": _reshape,
     "Resize": resize,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from edgeprune.counting import count
 from edgeprune.errors import UnknownNameError
 from edgeprune.shrinking import Shrunk, load_shrunk, shrink
-from edgeprune.shrinking.kernel_columns import KernelColumns
+from edgeprune.shrinking.kernel_columns import KernelColumns, ShiftedImage
 
 SIZES = (13, 16)
 
@@ -140,7 +140,8 @@ def test_shapes_leave_smaller_kernels(shape: str, stride: int) -> None:
     made: Any = result.model.get_submodule("2")
     assert made.kernel_size == size
     assert (*made.padding, *made.dilation)[: 2 if size == (1, 1) else 4] == settings[: 2 if size == (1, 1) else 4]
-    assert any(isinstance(one, nn.ConstantPad2d) for one in result.model.modules()) is not itself
+    pads = [one for one in result.model.modules() if isinstance(one, nn.ConstantPad2d | ShiftedImage)]
+    assert len(pads) == (0 if itself else 1)
     assert result.report.params_after == result.report.params_before - 30 * (9 - size[0] * size[1])
 
 
@@ -233,3 +234,27 @@ def test_a_network_with_columns_is_saved_shrunk_again_and_trained(tmp_path: Path
     result.model(images).square().sum().backward()  # type: ignore[no-untyped-call]
     torch.optim.SGD(result.model.parameters(), lr=0.1).step()
     assert not torch.equal(before["2.weight"], result.model.get_parameter("2.weight"))
+
+
+@pytest.mark.parametrize("columns", ["auto", "gather"])
+def test_images_smaller_than_what_a_dilated_kernel_reaches(columns: str) -> None:
+    """As in the last layers of a segmentation network: most places of the kernel see nothing but the border."""
+    layer = nn.Conv2d(6, 200, 3, padding=18, dilation=18)
+    masked = between(layer)
+    kept = np.random.default_rng(0).random((6, 3, 3)) < 0.3
+    kept[:, 1:] = False  # the kernel is trimmed or gathered
+    zeroed(layer, kept)
+    assert shrunk_by(masked, columns).report.params_after < masked_params(masked)
+    whole = np.zeros((6, 3, 3), dtype=bool)
+    whole[:, 0, :2] = True
+    layer = nn.Conv2d(6, 200, 3, padding=18, dilation=18)
+    masked = between(layer)
+    zeroed(layer, whole)
+    result = shrunk_by(masked, columns)
+    assert any(isinstance(one, ShiftedImage) for one in result.model.modules())
+    tiny = torch.randn(1, 3, 1, 2, dtype=torch.float64)
+    assert torch.allclose(masked(tiny), result.model(tiny), rtol=0, atol=1e-12)
+
+
+def masked_params(network: nn.Module) -> int:
+    return sum(one.numel() for one in network.parameters())
