@@ -221,6 +221,13 @@ def test_neq_holds_settled_neurons_and_tells_what_it_saved() -> None:
         prune(small_net(), IMAGE, "neq", 0.5, data=data)
 
 
+def test_neq_needs_a_layer_whose_neurons_can_settle() -> None:
+    mirrored = nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect")
+    model = nn.Sequential(mirrored, nn.ReLU(), nn.Flatten(), nn.Linear(256, 4))
+    with pytest.raises(ModelError, match="Sequential has no layer whose neurons can settle"):
+        prune(model, IMAGE, "neq", 0.0, data=quadrants(), **QUICK)
+
+
 def test_the_outputs_that_are_compared_have_length_one() -> None:
     model, images = small_net(), quadrants().train.tensors[0][:5]  # type: ignore[attr-defined]
     found = unit_outputs(model, ["4", "9"], images)

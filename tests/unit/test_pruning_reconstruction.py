@@ -204,6 +204,17 @@ def test_one_seed_gives_one_result(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_layer_that_gives_nothing_is_pruned_like_any(method: str) -> None:
+    model = net()
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].bias.fill_(-1.0)
+    masks = prune(model, IMAGE, method, 0.5, data=data(2))
+    assert int((~masks["0"]).sum()) == 3
+    assert all(bool(value.isfinite().all()) for value in masks.replaced.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_requests_that_cannot_be_met(method: str) -> None:
     with pytest.raises(UserError, match="compares filters of one layer"):
         prune(net(), IMAGE, method, 0.5, data=data(), scope="global")

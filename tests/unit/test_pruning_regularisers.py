@@ -128,6 +128,23 @@ def test_equation_2_by_one_backward_pass_an_output() -> None:
         assert np.allclose(found[name].numpy(), expected, atol=1e-6)
 
 
+def test_a_layer_that_no_output_hears_has_no_sensitivity() -> None:
+    class Unheard(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard, self.unheard = nn.Conv2d(1, 3, 3), nn.Conv2d(1, 2, 3)
+            self.head = nn.Linear(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.unheard(x)
+            result: torch.Tensor = self.head(self.heard(x).mean((2, 3)))
+            return result
+
+    found = neuron_sensitivity(Unheard(), ["heard", "unheard"], torch.randn(2, 1, 8, 8))
+    assert bool((found["heard"] > 0).all())
+    assert found["unheard"].tolist() == [0.0, 0.0]
+
+
 def test_serene_shrinks_by_sensitivity_and_cuts_as_far_as_validation_lets_it() -> None:
     model, data = small_net(), quadrants()
     images = data.train.tensors[0][:8]  # type: ignore[attr-defined]

@@ -67,7 +67,8 @@ class _Loss:
         self._discrimination = discrimination
         inputs = reading.inputs.flatten(1)
         # squares alone bend most: along the largest singular value; the step size that can't overshoot them
-        self._rate = len(inputs) / float(torch.linalg.matrix_norm(inputs, 2)) ** 2
+        bend = float(torch.linalg.matrix_norm(inputs, 2)) ** 2 / len(inputs)
+        self._rate = 1.0 / bend if bend > 0.0 else 0.0  # of a layer that gives nothing there is nothing to solve
         if reading.labels.dim() > 1:
             raise UserError(
                 f"method dcp tells classes apart by layer {reading.reader}, and an image has a label for each pixel",

@@ -163,6 +163,7 @@ def prune(job: Job, *, retrain_epochs: int, fill: bool) -> Masks:
 
     Raises:
         ModelError: No convolution reads another layer's channels.
+        UserError: No epochs of fine-tuning.
     """
     if retrain_epochs < 1:
         raise UserError(f"method learned: retrain_epochs is {retrain_epochs}", hint="it is at least 1")

@@ -93,6 +93,7 @@ def prune(job: Job, *, strength: float, tolerance: float, fill: bool) -> Masks:
 
     Raises:
         ModelError: No layer to prune.
+        UserError: A strength or tolerance below 0.
     """
     if strength < 0.0 or tolerance < 0.0:
         raise UserError(f"method lobster: strength is {strength}, tolerance {tolerance}", hint="neither is below 0")

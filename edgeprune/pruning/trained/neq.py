@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgeprune.errors import UserError
+from edgeprune.errors import ModelError, UserError
 from edgeprune.evaluation import in_evaluation_mode
 from edgeprune.pruning.calibration import images_of
 from edgeprune.pruning.masks import Masks
@@ -136,6 +136,7 @@ def prune(job: Job, *, memory: float, epsilon: float, images: int) -> Masks:
 
     Raises:
         UserError: A ratio above 0.
+        ModelError: No linear layer or plain convolution.
     """
     if job.ratio != 0.0:
         raise UserError(f"method neq removes nothing, and the ratio is {job.ratio}", hint="give ratio 0")
@@ -147,7 +148,13 @@ def prune(job: Job, *, memory: float, epsilon: float, images: int) -> Masks:
     device = next(job.model.parameters()).device
     seen = images_of(job.dataset.validation, images).to(device)
     names = [site.layer for site in find_sites(job.model)]
-    with SettledLayers(job.model, names, seen[:1]) as layers:
+    settling = SettledLayers(job.model, names, seen[:1])
+    if not settling.names:
+        raise ModelError(
+            f"{type(job.model).__name__} has no layer whose neurons can settle",
+            hint="they are linear layers, and convolutions without groups whose padding is zeros",
+        )
+    with settling as layers:
         hooks = Equilibrium(memory, epsilon, seen, layers)
         job.train("equilibrium", hooks=hooks)
     saved = sum(hooks.seconds[0] - one for one in hooks.seconds[1:])

@@ -47,7 +47,9 @@ def neuron_sensitivity(model: nn.Module, layers: Sequence[str], images: torch.Te
         per_class = scores.transpose(0, 1).flatten(1).sum(1)
         total = {name: torch.zeros(one.shape[1], device=one.device) for name, one in outputs.items()}
         for score in per_class:
-            gradients = torch.autograd.grad(score, list(outputs.values()), retain_graph=True)
+            gradients = torch.autograd.grad(
+                score, list(outputs.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+            )
             for name, gradient in zip(outputs, gradients, strict=True):
                 total[name] += gradient.abs().transpose(0, 1).flatten(1).mean(1) / len(per_class)
     return total
