@@ -55,7 +55,7 @@ $(OUTSIDE): $(STAMP)
 
 # Debian packages that tests use: a browser for the report, more shells, other processors, an ssh server.
 packages:
-	@sh tests/debian_packages.sh chromium busybox mksh fish adb openssl qemu-user:qemu-aarch64 openssh-client:ssh openssh-server:/usr/sbin/sshd e2fsprogs:/usr/sbin/mke2fs
+	@sh tests/debian_packages.sh chromium busybox mksh fish adb openssl qemu-user:qemu-aarch64 verilator g++ openssh-client:ssh openssh-server:/usr/sbin/sshd e2fsprogs:/usr/sbin/mke2fs
 
 clean:
 	rm -rf $(VENV) build dist
