@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from edgeprune.errors import ModelError, UnknownNameError
 from edgeprune.pruning import prune
 from edgeprune.pruning.trained.psp import StructureParameters, StructureTraining, Threshold
+from edgeprune.pruning.trained.rescaling import rescale
 from edgeprune.pruning.trained.structures import AXES, bypassed, parameter_shape
 from tests.unit.pruned_nets import quadrants, residual_net, small_net
 
@@ -144,3 +145,25 @@ def test_mistakes() -> None:
     lone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 4))
     with pytest.raises(ModelError, match="no convolution between"):
         prune(lone, IMAGE, "psp", 0.5, data=quadrants())
+
+
+def test_weights_before_a_batchnorm_are_as_large_as_they_were_trained_and_give_the_same() -> None:
+    torch.manual_seed(3)
+    layer, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    norm.weight.data, norm.running_var = torch.rand(4) + 0.5, torch.rand(4) * 1e-4  # where epsilon counts
+    norm.running_mean = torch.randn(4)
+    model = nn.Sequential(layer, norm).eval()
+    images, size = torch.randn(2, 3, 6, 6), layer.weight.norm()
+    with torch.no_grad():
+        before = model(images)
+        rescale(layer, norm, 10.0)
+        torch.testing.assert_close(model(images), before)
+    torch.testing.assert_close(layer.weight.norm(), 10.0 * size)
+
+
+def test_folded_weights_are_not_small() -> None:
+    """Structure parameters begin at a tenth; fine-tuning would turn weights of that size about."""
+    masks = prune(small_net(), IMAGE, "psp", 0.5, data=quadrants(), structure="column", **QUICK)
+    layer = next(name for name in masks)
+    folded = masks.apply(small_net()).get_submodule(layer).weight
+    assert folded.norm() > 0.5 * (small_net().get_submodule(layer).weight * masks[layer]).norm()

@@ -125,7 +125,7 @@ def _entries() -> Mapping[str, MethodEntry]:
             "gates before filters, closed by accelerated proximal gradient",
             "Huang and Wang 2018, Sparse structure selection, equations 9-11",
             scope="global",
-            options={"strength": 0.05, "gate_momentum": 0.9, "fill": True},
+            options={"strength": 0.01, "gate_momentum": 0.9, "fill": True},
             held_by="test_pruning_gates.py",
         ),
         MethodEntry(

@@ -16,7 +16,9 @@ from torch.nn.utils import parametrize
 
 from edgeprune.errors import ModelError, UnknownNameError
 from edgeprune.pruning.masks import Masks
+from edgeprune.pruning.sites import find_sites
 from edgeprune.pruning.trained.job import Job
+from edgeprune.pruning.trained.rescaling import rescale
 from edgeprune.pruning.trained.structures import bypassed, inner_convolutions, parameter_shape, parts
 from edgeprune.training import Hooks
 
@@ -207,19 +209,26 @@ def prune(
 
 
 def _folded(job: Job, layers: list[str], kinds: list[str]) -> Masks:
+    """The structure parameters multiplied in; weights before a batch-norm are as large as they were without them."""
     masks: dict[str, torch.Tensor] = {}
     counts = [{"structure": kind, "all": 0, "pruned": 0} for kind in kinds]
+    batchnorms = {site.layer: site.batchnorm for site in find_sites(job.model)}
     for name in layers:
         kept = structure_parameters(job.model, name).kept()
         for count, one in zip(counts, kept, strict=True):
             count["all"] += one.numel()  # type: ignore[operator]
             count["pruned"] += int((~one).sum())  # type: ignore[operator]
         layer = job.model.get_submodule(name)
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        mask = torch.ones_like(layer.get_parameter("weight"), dtype=torch.bool)
+        trained = layer.get_parameter("parametrizations.weight.original").detach()
+        mask = torch.ones_like(trained, dtype=torch.bool)
         for one in kept:
             mask &= one
         masks[name] = mask
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        folded = layer.get_parameter("weight").detach().norm()
+        behind = batchnorms[name]
+        if behind is not None and folded > 0.0:
+            rescale(layer, job.model.get_submodule(behind), float((trained * mask).norm() / folded))
     return Masks(masks, facts={"structures": counts}, replaced=job.model.state_dict())
 
 
