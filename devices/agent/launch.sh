@@ -109,20 +109,28 @@ show() {
 # the lines of stdin (descriptor 3) to the clerk, then see to it that all comes to its end; whatever holds stdin holds no
 # stdout
 relay() {
-  until read_number "$launch/keeper" && [ -n "$line" ]; do sleep 0.02 || sleep 1; done
-  # a keeper that was killed has no inbox; without `command` a shell would end here
+  tries=0
+  until read_number "$launch/keeper" && [ -n "$line" ] || [ "$tries" -ge 500 ]; do
+    kill -0 "$$" 2>/dev/null || exit # who would end this is gone, and so may the launch be
+    sleep 0.02 || sleep 1
+    tries=$((tries + 1))
+  done
+  # no keeper (a full disk), or one that was killed, has no inbox; without `command` a shell would end here
   if command exec 4<>"/proc/$line/fd/3"; then pass_on "$1"; fi
   exec 3<&-
   # the end of the program ends this too; where its keeper is gone nothing does
   for _ in 1 2 3 4 5; do
     sleep 1
-    [ ! -e "$launch/told" ] || exit
+    [ ! -e "$launch/told" ] || kill -0 "$$" 2>/dev/null || exit
   done
   if ! keeper_lives; then
     for _pid in $(marked "EDGEPRUNE_WORKER=$launch"); do kill -KILL "$_pid" 2>/dev/null; done
   fi
   trap '' TERM
-  for _pid in $(marked "EDGEPRUNE_CLIENT=$EDGEPRUNE_CLIENT"); do kill -TERM "$_pid" 2>/dev/null; done
+  for _pid in $(marked "EDGEPRUNE_CLIENT=$EDGEPRUNE_CLIENT"); do
+    kill -TERM "$_pid" 2>/dev/null
+    kill -CONT "$_pid" 2>/dev/null # one that was stopped hears it only now
+  done
 }
 
 # the lines of stdin, numbered from $1 on, to the clerk's inbox (descriptor 4)
@@ -155,7 +163,7 @@ keep() {
   cd "$folder" || exit 125
   all_cores=$(core_ids)
   [ "$1" = - ] || leave_cores "$1"
-  say "$$" >"$launch/keeper"
+  say "$$" >"$launch/keeper" || exit 125
   clerk | work "$@"
 }
 

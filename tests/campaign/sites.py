@@ -55,7 +55,8 @@ class Site(ABC):
 
     def workers(self) -> list[psutil.Process]:
         """The programs that edgeprune runs on it."""
-        return [process for process in self.processes() if {"serve", "--threads"} <= set(command_words(process))]
+        # not the shells that are about to become one or keep one; an emulator may stand before its name
+        return [process for process in self.processes() if "serve" in command_words(process)[1:3]]
 
     def leftovers(self) -> list[str]:
         """What edgeprune has left on it, but for the agent's own files."""

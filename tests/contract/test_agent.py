@@ -128,6 +128,17 @@ def test_a_killed_client_takes_the_worker_with_it(agent: AgentOf, tmp_path: Path
         assert left_after(5.0, running) == []
 
 
+def test_a_client_that_hangs_is_ended_with_its_link(agent: AgentOf) -> None:
+    client = agent.start("run", "launch", "0", sys.executable, "-c", "import time; time.sleep(600)")
+    assert client.stdin is not None
+    assert client.stdout is not None
+    assert b"started" in client.stdout.readline()
+    client.send_signal(signal.SIGSTOP)
+    running = agent.processes()
+    hang_up(client)
+    assert left_after(10.0, running) == []
+
+
 def test_stop_ends_a_stubborn_program(agent: AgentOf, tmp_path: Path) -> None:
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     channel = agent.channel([sys.executable, str(tmp_path / "stubborn.py")])
