@@ -139,6 +139,7 @@ def test_options_reach_the_shrinker(
     for name, options in {
         "auto": [], "gather": ["--additions", "gather"], "drop": ["--constants", "drop", "--additions", "gather"],
         "gradient": ["--method", "gradient", "--additions", "gather"], "aligned": ["--align", "16"],
+        "dense": ["--columns", "keep"],
     }.items():  # fmt: skip
         status = shrink("short_net:build", "-o", f"{name}.onnx", *options, weights="short.safetensors")
         assert status == 0, capsys.readouterr().err
@@ -146,11 +147,12 @@ def test_options_reach_the_shrinker(
         assert ("constants of removed filters were dropped" in said) == (name == "drop")
     assert params("drop") < params("gather") <= params("auto") < params("aligned")
     assert params("gradient") == params("gather")
-    assert [tuple(options.values()) for options in given] == [
-        ("auto", "exact", "connectivity", None), ("gather", "exact", "connectivity", None),
-        ("gather", "drop", "connectivity", None), ("gather", "exact", "gradient", None),
-        ("auto", "exact", "connectivity", 16),
+    usual = {"additions": "auto", "constants": "exact", "method": "connectivity", "align": None, "columns": "auto"}
+    asked: list[dict[str, Any]] = [
+        {}, {"additions": "gather"}, {"constants": "drop", "additions": "gather"},
+        {"method": "gradient", "additions": "gather"}, {"align": 16}, {"columns": "keep"},
     ]  # fmt: skip
+    assert given == [usual | options for options in asked]
 
 
 def test_the_same_command_works_twice_and_tells_the_shape_that_it_guessed(
