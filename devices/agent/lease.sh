@@ -114,7 +114,8 @@ governor() {
       _file=$sys/devices/system/cpu/cpu$_id/cpufreq/scaling_governor
       [ -w "$_file" ] || continue
       read_line "$_file"
-      [ -e "$folder/governors/$_id" ] || say "$line" >"$folder/governors/$_id"
+      # what cannot be put back, since the disk is full, is left as it is
+      [ -s "$folder/governors/$_id" ] || say "$line" >"$folder/governors/$_id" || continue
       { say "$1" >"$_file"; } 2>/dev/null && _set="$_set${_set:+,}$_id"
     done
     [ -z "$_set" ] || guard_lives || start_guard

@@ -179,12 +179,19 @@ def contents(folder: Path) -> str:
     """Hash of the names and sizes of all files of a folder: what tells one copy of a dataset from another.
 
     Files are not read, which would take minutes for the large ones: an image that was changed and kept its size goes
-    unnoticed.
+    unnoticed. Links are followed, each folder once; one that leads nowhere counts as empty and is told when it is read.
     """
     digest = hashlib.sha256()
-    for place, folders, files in os.walk(folder):
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
+        real = str(Path(place).resolve())
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         for file in sorted(files):
             path = Path(place, file)
-            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+            size = path.stat().st_size if path.exists() else 0
+            digest.update(f"{path.relative_to(folder)}\0{size}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]

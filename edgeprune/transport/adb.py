@@ -8,6 +8,7 @@ state of the device, asked before everything, and the hash that `remote_files` t
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -239,7 +240,8 @@ def attached_phones() -> list[Attached]:
         return []
     finally:
         if not was_running:
-            subprocess.run([program, "kill-server"], capture_output=True, timeout=QUERY_SECONDS, check=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run([program, "kill-server"], capture_output=True, timeout=QUERY_SECONDS, check=False)
     return devices
 
 

@@ -172,3 +172,18 @@ def test_a_copy_of_a_folder_is_the_same_data_and_another_file_is_not(tmp_path: P
     write_picture(tmp_path / "b" / "train" / "ant" / "more.png", (0, 0, 0))
     datasets.contents.cache_clear()
     assert datasets.contents(first) != datasets.contents(second)
+
+
+def test_links_are_part_of_a_copy_of_a_dataset_wherever_they_lead(tmp_path: Path) -> None:
+    plain, linked = tmp_path / "plain", tmp_path / "linked"
+    (plain / "cats").mkdir(parents=True)
+    (plain / "cats" / "one.png").write_bytes(b"12")
+    linked.mkdir()
+    (linked / "cats").symlink_to(plain / "cats")
+    assert datasets.contents(linked) == datasets.contents(plain)
+    datasets.contents.cache_clear()
+    (linked / "all").symlink_to(linked)
+    assert datasets.contents(linked) == datasets.contents(plain)
+    datasets.contents.cache_clear()
+    (linked / "lost.png").symlink_to(tmp_path / "nowhere")
+    assert datasets.contents(linked) != datasets.contents(plain)

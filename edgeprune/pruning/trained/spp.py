@@ -147,5 +147,6 @@ def prune(job: Job, *, largest: float, bend: float, every: int) -> Masks:
     settled = sum(int((one == 1.0).sum()) for one in hooks.probability.values())
     norms = job.norms(gates)
     # of equal probability the smaller norm goes
-    scores = {name: 1.0 - hooks.probability[name] + 1e-9 * norms[name] / norms[name].max() for name in gates}
+    largest_norm = {name: float(norms[name].max()) or 1.0 for name in gates}
+    scores = {name: 1.0 - hooks.probability[name] + 1e-9 * norms[name] / largest_norm[name] for name in gates}
     return job.filter_masks(sites, choose(scores, job.ratio, job.scope), {"settled_filters": settled})
