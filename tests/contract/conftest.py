@@ -109,7 +109,7 @@ def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentOf]:
     yield one
     if one.folder.exists():
         one.ask("clean", "all")
-    assert left_after(2.0, one.processes()) == []
+    assert left_after(20, one.processes()) == []
 
 
 @pytest.fixture(scope="session")

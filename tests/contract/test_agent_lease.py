@@ -77,7 +77,7 @@ def test_what_an_earlier_holder_left_running_is_ended(agent: AgentOf) -> None:
     agent.ask("lease", "take", "bert", "60")
     client.kill()
     hang_up(client)
-    assert left_after(2.0, running) == []
+    assert left_after(20, running) == []
     assert not (agent.folder / "launches").exists()
 
 
@@ -148,7 +148,7 @@ def test_a_governor_is_set_for_the_lease_s_time(agent: AgentOf, governors: list[
         assert len(guards) == 1
         agent.ask(*(["lease", "drop", "anna"] if end == "drop" else ["clean"]))
         assert words(governors) == {"schedutil"}
-        assert left_after(2.0, guards) == []
+        assert left_after(20, guards) == []
 
 
 def test_a_lease_that_is_renewed_while_it_is_read_holds(agent: AgentOf, governors: list[Path]) -> None:
@@ -203,7 +203,7 @@ def test_clean_ends_and_removes_all_but_the_lease(agent: AgentOf) -> None:
     assert b"started" in client.stdout.readline()
     running = [one for one in agent.processes() if one.pid != client.pid]
     assert agent.ask("clean")["ended"] >= 3
-    assert left_after(2.0, running) == []
+    assert left_after(20, running) == []
     hang_up(client)
     assert [entry.name for entry in agent.folder.iterdir()] == ["leases"]
     assert agent.ask("lease", "take", "bert", "60")["mine"] is False

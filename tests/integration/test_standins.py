@@ -120,7 +120,7 @@ def test_two_run_at_once_and_nothing_of_them_is_left(tmp_path: Path) -> None:
         assert traces(one)
     assert standins.device(one) is None
     assert traces(tmp_path) == []
-    assert left_after(0, inside) == []
+    assert left_after(20, inside) == []
 
 
 def test_it_ends_with_the_process_that_it_is_bound_to(virtual_pi: Reached, tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_nothing_is_left_of_it_though_its_adb_server_was_started_anew(tmp_path: 
         servers = servers_at(plugged.server_port)
         assert servers
     assert traces(tmp_path) == []
-    assert left_after(0, [*inside, *servers]) == []
+    assert left_after(20, [*inside, *servers]) == []
 
 
 def test_it_ends_with_the_process_that_it_is_bound_to(virtual_phone: Plugged, tmp_path: Path) -> None:
