@@ -193,7 +193,7 @@ def test_options_of_methods_make_other_names_and_wrong_ones_are_told_with_their_
 
 
 def test_the_options_of_shrinking_are_those_of_shrink(tmp_path: Path) -> None:
-    from edgeprune.shrinking import shrinker
+    from edgeprune.shrinking import columns, shrinker
 
     chosen = load(tmp_path, GOOD + "shrink: {constants: drop, method: gradient}\n").shrink
     assert chosen.changes() == {"constants": "drop", "method": "gradient"}
@@ -203,6 +203,7 @@ def test_the_options_of_shrinking_are_those_of_shrink(tmp_path: Path) -> None:
         "constants": shrinker.CONSTANTS,
         "method": shrinker.METHODS,
         "align": shrinker.ALIGNMENTS,
+        "columns": columns.COLUMNS,
     }
     assert set(spec.ShrinkSpec.model_fields) == set(allowed)
     for option, values in allowed.items():
