@@ -93,8 +93,8 @@ def page(transport: Transport, turns: int) -> str:
         "# Kernel columns: gathered, or left as zeros",
         "",
         "Made by `python benchmarks/speed/columns.py`: a 3x3 convolution, one thread, with a share of its kernel "
-        "columns left. The whole in µs; gathered columns by the whole, with the 95 % interval over rounds; the share at "
-        "which both take equally long, and what a column's copy costs then, in multiply-adds for each number.",
+        "columns left. The whole in µs; gathered columns by the whole, with the 95 % interval over rounds; the share "
+        "at which both take equally long, and what a column's copy costs then, in multiply-adds for each number.",
         "",
         f"| convolution | runtime | whole | {shares} | break-even | copy |",
         "| --- " * (len(SHARES) + 5) + "|",
