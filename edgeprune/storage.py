@@ -1,12 +1,21 @@
-"""Writing so that a file is there whole or not at all, its hash, and the one wording of a disk that refuses."""
+"""Writing so that a file or folder is there whole or not at all, its hash, and the one wording of a disk that refuses.
+
+Start with `write_whole` and `partial_folder`.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import shutil
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from edgeprune.errors import StorageError
 
@@ -38,6 +47,29 @@ def write_whole(path: Path, content: bytes) -> Path:
     return path
 
 
+@contextmanager
+def partial_folder(parent: Path) -> Iterator[Path]:
+    """A folder to make something in, beside the place that it is moved to when it is whole; gone afterwards.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_partial_of_this_machine()}{os.getpid()}-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_partial(parent: Path) -> None:
+    """Remove the partial folders that killed processes of this machine left in `parent`."""
+    prefix = _partial_of_this_machine()
+    for folder in parent.glob(f"{prefix}*"):
+        if not psutil.pid_exists(int(folder.name.removeprefix(prefix).partition("-")[0])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal; OSError if it cannot be read."""
     with path.open("rb") as file:
@@ -52,3 +84,8 @@ def storage_error(error: OSError, path: Path) -> StorageError:
             hint="free some space and run the same command again: what was measured is kept and not repeated",
         )
     return StorageError(f"{path}: {error.strerror or error}", hint="choose a place that you may write")
+
+
+def _partial_of_this_machine() -> str:
+    """With a short name of this machine, since a cache may be shared over a network."""
+    return f".partial-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"

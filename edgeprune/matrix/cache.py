@@ -14,19 +14,15 @@ import hashlib
 import json
 import os
 import shutil
-import socket
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from edgeprune.errors import StorageError
 from edgeprune.resources import devices_folder
-from edgeprune.storage import sha256, storage_error
+from edgeprune.storage import partial_folder, sha256, storage_error, sweep_partial
 
 _MARK = "made_from.json"
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -47,21 +43,16 @@ class Cache:
         final = self.root / stage / key(ingredients)
         if _is_whole(final):
             return final
-        partial: Path | None = None
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".partial-{_this_host()}-{os.getpid()}-", dir=final.parent))
-            build(partial)
-            _seal(partial, ingredients)
-            _move(partial, final)
+            with partial_folder(final.parent) as partial:
+                build(partial)
+                _seal(partial, ingredients)
+                _move(partial, final)
             shutil.rmtree(self.unfinished(stage, ingredients), ignore_errors=True)
         except StorageError:
             raise
         except OSError as error:
             raise storage_error(error, final) from error
-        finally:
-            if partial is not None:
-                shutil.rmtree(partial, ignore_errors=True)
         return final
 
     def unfinished(self, stage: str, ingredients: Mapping[str, Any]) -> Path:
@@ -70,9 +61,8 @@ class Cache:
 
     def sweep(self) -> None:
         """Remove what killed processes of this machine left half-made."""
-        for partial in self.root.glob(f"*/.partial-{_this_host()}-*"):
-            if not psutil.pid_exists(int(partial.name.split("-")[2])):
-                shutil.rmtree(partial, ignore_errors=True)
+        for stage in self.root.glob("*/"):
+            sweep_partial(stage)
 
 
 def key(ingredients: Mapping[str, Any]) -> str:
@@ -101,11 +91,6 @@ def fingerprint(*rooms: str) -> str:
 def versions(*distributions: str) -> dict[str, str]:
     """Installed versions of some distributions, without importing them."""
     return {name: metadata.version(name) for name in distributions}
-
-
-def _this_host() -> str:
-    """A short name for this machine, since a cache may be shared over a network."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _seal(folder: Path, ingredients: Mapping[str, Any]) -> None:

@@ -93,17 +93,23 @@ def _files(data: DataSpec) -> str | None:
 
 
 def _own_source(name: str) -> str:
-    """Hash of the sources that a user's own may be made from: its package, or all modules beside a single file."""
+    """Hash of the sources that a user's own may be made from: its package, or all modules beside a single file.
+
+    Places count from the package or the file on: a project that was moved or copied has the same hash.
+    """
     top = name.partition(":")[0].partition(".")[0]
     found = importlib.machinery.PathFinder.find_spec(top, [os.getcwd(), *sys.path])
     digest = hashlib.sha256()
     if found is not None:
         packages = [Path(folder) for folder in found.submodule_search_locations or ()]
-        sources = [source for folder in packages for source in folder.rglob("*.py")]
+        sources = [(source, folder) for folder in packages for source in folder.rglob("*.py")]
         if not packages and found.origin is not None:
-            sources = list(Path(found.origin).parent.glob("*.py"))
-        for source in sorted(sources):
-            digest.update(str(source).encode() + source.read_bytes())
+            beside = Path(found.origin).parent
+            sources = [(source, beside) for source in beside.glob("*.py")]
+        for name, content in sorted(
+            (source.relative_to(root).as_posix(), source.read_bytes()) for source, root in sources
+        ):
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:16]
 
 

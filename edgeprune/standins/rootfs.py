@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from edgeprune.emulation import debian
 from edgeprune.resources import cache_folder
+from edgeprune.storage import partial_folder, sweep_partial
 
 USER, USER_ID = "pi", 1000
 HOST_NAME = "raspberrypi"
@@ -80,8 +80,9 @@ def made(
         if place.is_dir():
             return place
         say(f"fetching Debian's arm64 packages for the {name} (once)")
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place.parent) as folder:
-            whole, fetched = Path(folder) / "whole", Path(folder) / "fetched"
+        sweep_partial(place.parent)
+        with partial_folder(place.parent) as folder:
+            whole, fetched = folder / "whole", folder / "fetched"
             root = whole / "root"
             for made in (fetched, root):
                 made.mkdir(parents=True)

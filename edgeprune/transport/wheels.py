@@ -11,7 +11,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any, Protocol
 from edgeprune import profiles
 from edgeprune.errors import DeviceError, RemoteError, TransportError
 from edgeprune.resources import cache_folder, devices_folder
-from edgeprune.storage import storage_error
+from edgeprune.storage import partial_folder, storage_error, sweep_partial
 from edgeprune.transport.answers import Unpacked, read
 from edgeprune.transport.channel import Channel
 
@@ -168,11 +167,11 @@ def _bundle(runtime: str, platform: Platform) -> Path:
     bundle = cache_folder() / "wheels" / f"{runtime}-{key}.zip"
     if not bundle.is_file():
         try:
-            bundle.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".wheels-", dir=bundle.parent) as folder:
-                _fetch(runtime, wanted, platform, Path(folder))
-                packed = Path(folder) / bundle.name
-                _pack(sorted(Path(folder).glob("*.whl")), packed)
+            sweep_partial(bundle.parent)
+            with partial_folder(bundle.parent) as folder:
+                _fetch(runtime, wanted, platform, folder)
+                packed = folder / bundle.name
+                _pack(sorted(folder.glob("*.whl")), packed)
                 packed.replace(bundle)
         except OSError as error:
             raise storage_error(error, bundle.parent) from error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edgeprune.matrix.cache import Cache, fingerprint
+from edgeprune.storage import partial_folder
 
 
 class Maker:
@@ -57,6 +60,22 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no"):
         Cache(tmp_path).make("stage", {}, failing)
     assert list((tmp_path / "stage").iterdir()) == []
+
+
+def test_what_killed_processes_left_half_made_goes(tmp_path: Path) -> None:
+    program = f"""
+import os, pathlib
+from edgeprune.storage import partial_folder
+with partial_folder(pathlib.Path({str(tmp_path / "wheels")!r})) as folder:
+    (folder / "half").write_text("x")
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert len(list(tmp_path.glob("wheels/.partial-*/half"))) == 1
+    with partial_folder(tmp_path / "wheels") as mine:
+        Cache(tmp_path).sweep()
+        assert list((tmp_path / "wheels").iterdir()) == [mine]
+    assert not mine.exists()
 
 
 def test_the_loser_of_a_race_takes_the_winner_s_work(tmp_path: Path) -> None:

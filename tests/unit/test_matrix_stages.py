@@ -113,6 +113,32 @@ def test_a_changed_criterion_of_the_user_s_is_another_recipe(tmp_path: Path, job
     assert keys[0] == keys[2] != keys[1]
 
 
+def test_a_copied_project_takes_the_same_networks(
+    tmp_path: Path, job: NetworkJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for form, name in (("file", "net_beside"), ("package", "net_within")):
+        for copy in ("here", "there"):
+            place = tmp_path / form / copy
+            (place / name if form == "package" else place).mkdir(parents=True)
+            (place / name / "__init__.py" if form == "package" else place / f"{name}.py").write_text(TINY)
+    own = {
+        form: replace(job, model=job.model.model_copy(update={"name": f"{name}:build"}))
+        for form, name in (("file", "net_beside"), ("package", "net_within"))
+    }
+    for form, one in own.items():
+        keys = []
+        for copy in ("here", "there"):
+            monkeypatch.chdir(tmp_path / form / copy)
+            keys.append(weights_ingredients(one))
+        assert keys[0] == keys[1]
+        (source,) = (tmp_path / form / "there").rglob("*.py")
+        source.write_text(TINY.replace("8, 8, 3", "8, 8, 5"))
+        assert weights_ingredients(one) != keys[0]
+        source.write_text(TINY)
+        source.rename(source.with_name("renamed.py"))
+        assert weights_ingredients(one) != keys[0]
+
+
 def test_an_interrupted_training_method_goes_on_and_leaves_nothing(tmp_path: Path, job: NetworkJob) -> None:
     recipe = Recipe("slimming", "global", 0.5, 0, "mask", {"epochs": 2, "rounds": 1, "retrain_epochs": 1})
     trained = replace(job, recipe=recipe, variant="masked")
