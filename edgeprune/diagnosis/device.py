@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeprune import profiles
 from edgeprune.diagnosis.finding import Finding, judged
+from edgeprune.measuring import LOW_BATTERY_PERCENT, battery_suffices
 from edgeprune.profiles import DeviceProfile
 from edgeprune.transport import Look
 
@@ -20,7 +21,6 @@ _FREE_BYTES = 300 * 10**6
 _BUSY_LOAD = 0.5
 _BUSY_PERCENT = 20
 _CLOCK_SECONDS = 5.0
-_BATTERY_PERCENT = 30
 _BATTERY_HOT_C = 40.0
 _THROTTLED = {0: "the voltage is too low", 1: "the clock is capped", 2: "it is throttled", 3: "it is at its soft limit"}
 _SINCE_BOOT = 16
@@ -170,10 +170,9 @@ def _battery(facts: Facts, profile: DeviceProfile) -> Iterator[Finding]:
         return
     percent, charging = battery["percent"], battery["charging"]
     state = {True: ", charging", False: ", not charging", None: ""}[charging]
-    enough = percent >= _BATTERY_PERCENT or bool(charging)
     advice = "with little left the system saves power and lowers the clock: plug it in"
-    limit = f"at least {_BATTERY_PERCENT} %, or charging"
-    yield judged(enough, "battery", f"{percent} %{state}", limit, advice)
+    limit = f"at least {LOW_BATTERY_PERCENT} %, or charging"
+    yield judged(battery_suffices(percent, charging), "battery", f"{percent} %{state}", limit, advice)
     if battery.get("temp_c") is not None:
         cool = battery["temp_c"] <= _BATTERY_HOT_C
         advice = "the system lowers the clock for a hot battery: let it cool, out of its cover, screen off"

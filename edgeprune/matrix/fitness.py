@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeprune.matrix.faults import Contact, DeviceGivenUpError
-from edgeprune.measuring import thermal_gate
+from edgeprune.measuring import battery_suffices, thermal_gate
 
-LOW_BATTERY_PERCENT = 20
 _POLL_SECONDS = 2.0
 _BATTERY_WAIT_SECONDS = 600.0
 
@@ -53,6 +52,6 @@ def low_battery(facts: Mapping[str, Any]) -> str:
     ('', '')
     """
     battery = facts.get("battery")
-    if not battery or battery["percent"] >= LOW_BATTERY_PERCENT or battery["charging"]:
+    if not battery or battery_suffices(battery["percent"], battery["charging"]):
         return ""
     return f"the battery is at {battery['percent']} % and not charging"

@@ -1,10 +1,11 @@
-"""How to measure, and what the samples say: plans, warm-up, heat, statistics, flags.
+"""How to measure, and what the samples say: plans, warm-up, heat, battery, statistics, flags.
 
 Everything here is a pure function: no clock is read, no file opened, no process started, and neither torch nor tvm is
 imported. The scheduler asks `blocks` for the order of launches, `warmup_decision` and `thermal_gate` for what to do
 next; the report asks `cell_latency`, `paired_ratio` and `flags` what came out. Start reading with `plan`.
 """
 
+from edgeprune.measuring.battery import LOW_BATTERY_PERCENT, battery_suffices
 from edgeprune.measuring.comparison import unpaired_ratio
 from edgeprune.measuring.flags import FLAG_MEANINGS, flags
 from edgeprune.measuring.plan import PRESETS, MeasurePlan, Step, blocks, group_size, plan
@@ -28,6 +29,7 @@ from edgeprune.measuring.thermal import GateDecision, thermal_gate, throttled_wi
 
 __all__ = [
     "FLAG_MEANINGS",
+    "LOW_BATTERY_PERCENT",
     "PRESETS",
     "GateDecision",
     "LatencySummary",
@@ -36,6 +38,7 @@ __all__ = [
     "Step",
     "Verdict",
     "WarmupDecision",
+    "battery_suffices",
     "blocks",
     "cell_latency",
     "drift",

@@ -16,6 +16,7 @@ from edgeprune import profiles, transport
 from edgeprune.diagnosis import Finding, look_there
 from edgeprune.diagnosis.device import judge, judge_look, judge_python
 from edgeprune.diagnosis.reach import visit
+from edgeprune.matrix.fitness import low_battery
 from edgeprune.resources import devices_folder
 from edgeprune.transport import Channel, Device, LocalTransport, Look
 
@@ -107,6 +108,12 @@ def test_a_charging_phone_may_be_low() -> None:
     found = judged(P20 | {"battery": {"percent": 12, "charging": True, "temp_c": None}})
     assert found["battery"].state == "good"
     assert "battery's heat" not in found
+
+
+@pytest.mark.parametrize("percent", [5, 19, 20, 25, 90])
+def test_the_doctor_and_a_run_agree_on_a_low_battery(percent: int) -> None:
+    facts = P20 | {"battery": {"percent": percent, "charging": False, "temp_c": None}}
+    assert (judged(facts)["battery"].state == "good") == (low_battery(facts) == "")
 
 
 @pytest.mark.parametrize(
