@@ -15,12 +15,14 @@ from edgeprune.errors import ModelError, UserError
 from edgeprune.pruning import prune
 from edgeprune.pruning.sites import find_sites
 from edgeprune.pruning.trained.gates import add_gates, fold_gates
-from edgeprune.pruning.trained.learned import PruningModel, continuous_mask, shared_mask
+from edgeprune.pruning.trained.job import Job
+from edgeprune.pruning.trained.learned import LearnedMasks, PruningModel, _folded, continuous_mask, shared_mask
 from edgeprune.pruning.trained.neq import unit_outputs, velocity
 from edgeprune.pruning.trained.settled_layers import SettledLayers
 from edgeprune.pruning.trained.spp import increments
 from edgeprune.pruning.trained.sss import ProximalGates
 from edgeprune.pruning.trained.streams import reader_groups
+from edgeprune.training import FROM_SCRATCH
 from tests.unit.pruned_nets import quadrants, residual_net, small_net
 
 IMAGE = torch.zeros(1, 1, 8, 8)
@@ -165,6 +167,20 @@ def test_learned_masks_reach_the_ratio_on_streams_too() -> None:
         prune(
             nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 4)), IMAGE, "learned", 0.5, data=quadrants()
         )
+
+
+def test_a_stream_whose_masks_are_all_zero_keeps_a_channel() -> None:
+    model = residual_net()
+    groups = tuple(reader_groups(model))
+    for name in (name for group in groups for name in group.readers):
+        layer = model.get_submodule(name)
+        layer.add_module("pruning_model", made := PruningModel(layer.get_parameter("weight").shape[1]))
+        made.mask[1 if name == "fourth" else 0 :] = 0.0
+    job = Job(model, (IMAGE,), quadrants(), 0.5, 0, "global", "mask", FROM_SCRATCH)
+    masks = _folded(job, LearnedMasks(groups, 0.5, 1), fill=False)
+    left = {name: int(mask.flatten(2).any(2).any(0).sum()) for name, mask in masks.items() if mask.dim() == 4}
+    assert left == {"first": 1, "second": 1, "third": 1, "fourth": 1}
+    assert masks["fourth"].flatten(2).any(2).any(0)[0]
 
 
 def test_equation_3_by_its_sum() -> None:

@@ -153,13 +153,28 @@ def group_mask(model: nn.Module, group: ReaderGroup) -> torch.Tensor:
     return shared_mask([pruning_model(model, name).mask for name in group.readers])
 
 
+def zero_channels(mask: torch.Tensor) -> torch.Tensor:
+    """Which channels of a mask [C] are zero, bool [C]; of one that is zero everywhere the last channel stays.
+
+    A set without channels would cut the network in two, and nothing could be trained on behind it.
+
+    >>> zero_channels(torch.tensor([0.0, 0.3, 0.0])), zero_channels(torch.zeros(2))
+    (tensor([ True, False,  True]), tensor([ True, False]))
+    """
+    gone = mask == 0
+    if gone.all():
+        gone[-1] = False
+    return gone
+
+
 def prune(job: Job, *, retrain_epochs: int, fill: bool) -> Masks:
     """Train network and pruning-models together, fold the last masks in, train on without them.
 
     Args:
         job: The network; `ratio` is the share of input channels of its convolutions but the first.
         retrain_epochs: Of the fine-tuning phase (section 4.3.2), which takes nine tenths of the thesis's iterations.
-        fill: Whether the channels of smallest masks go until the ratio is reached; if not, those that are zero.
+        fill: Whether the channels of smallest masks go until the ratio is reached; if not, those that are zero. At
+            least one of each set stays, as with every method.
 
     Raises:
         ModelError: No convolution reads another layer's channels.
@@ -196,13 +211,12 @@ def _folded(job: Job, hooks: LearnedMasks, fill: bool) -> Masks:
     found = {group.readers: group_mask(job.model, group).cpu() for group in hooks.groups}
     zero = sum(int((one == 0).sum()) for one in found.values())
     scores = {str(place): mask for place, mask in enumerate(found.values())}
-    gone = list(
-        (
-            choose(scores, job.ratio, "global", normalise=False)
-            if fill
-            else {name: mask == 0 for name, mask in scores.items()}
-        ).values()
+    chosen = (
+        choose(scores, job.ratio, "global", normalise=False)
+        if fill
+        else {name: zero_channels(mask) for name, mask in scores.items()}
     )
+    gone = list(chosen.values())
     kept: dict[str, torch.Tensor] = {}
     filters: dict[str, torch.Tensor] = {}
     for group, channels in zip(hooks.groups, gone, strict=True):
