@@ -112,7 +112,7 @@ def start(transport: Transport, runtime: str, model: str, threads: int, cores: S
         return Worker.start(transport, runtime, cores)
     loop = devices_folder() / "workers" / "worker_loop.py"
     script, *_ = transport.push([_WORKERS / f"{runtime}_worker.py", _WORKERS / "own_stdout.py", loop])
-    return Worker.start(transport, runtime, cores, [transport.python(), script])
+    return Worker.start(transport, runtime, cores, [*transport.python(), script])
 
 
 def _to_ncnn(onnx_path: Path, shape: tuple[int, ...], folder: Path) -> None:

@@ -75,11 +75,12 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
     ),
 }
 WORDS: Mapping[str, str] = {
-    "pruning ratio": "fraction of filters removed",
+    "pruning ratio": "share of filters that was to go, or of what else the method prunes",
     "dense, masked, shrunk": "the untouched network; the same with filters set to zero and all shapes kept; the "
     "network with the zeroed parts really gone",
     "MAC": "one multiply-add",
-    "promised speed-up": "by filters 1 / (1 - ratio); by MACs those of the dense over those of the shrunk network",
+    "promised speed-up": "by filters (or other structures) 1 / (1 - ratio); by MACs those of the dense over those "
+    "of the shrunk network",
     "real speed-up": "latency of the masked over that of the shrunk network, from launches that ran back to back; "
     "geometric mean over blocks, with a bootstrap 95 % interval",
     "realised": "log(real) / log(promised by MACs): 100 % is all of it, 0 % nothing, below 0 % slower than before",
@@ -87,7 +88,8 @@ WORDS: Mapping[str, str] = {
     "launch, block": "a fresh process; one launch of every network, in random order",
 }
 WORDS_OF_METHODS: Mapping[str, str] = {
-    "filters gone": "share of the prunable filters that are zero, all of each",
+    "filters gone": "share of the prunable filters that are zero, all of each; of the columns, channels or shapes "
+    "instead, where the method prunes those",
     "zeros, parameters gone": "share of the dense network's parameters that pruning set to zero; that the shrunk "
     "network does without",
     "to dense": "accuracy less the dense network's; bold where more than 2 points are lost",

@@ -27,7 +27,7 @@ class MethodRow:
         key: The shrunk network's.
         accuracy: Of the shrunk network, 0 to 1.
         lost: The dense network's accuracy less that.
-        filters_gone: Masked filters over filters that can be pruned.
+        filters_gone: Masked filters over those that can be pruned; of other structures where the method prunes those.
         zeros: Share of the dense network's parameters that pruning set to zero.
         parameters_gone: Share of the dense network's parameters that the shrunk network does without.
         macs_gone: The same of MACs.

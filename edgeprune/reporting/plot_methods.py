@@ -99,7 +99,7 @@ def _shares(rows: Sequence[MethodRow], results: Results) -> dict[str, Share]:
     """What is gone, by the words of its axis."""
     labels = wording.setting_labels((cell.key for cell in results.timed), shared_runtime=False)
     shares: dict[str, Share] = {
-        "filters removed (%)": lambda row: row.filters_gone,
+        "filters or structures removed (%)": lambda row: row.filters_gone,
         "parameters gone, once shrunk (%)": lambda row: row.parameters_gone,
         "MACs gone, once shrunk (%)": lambda row: row.macs_gone,
     }
@@ -202,7 +202,7 @@ _BY_FILTERS: Mapping[str, Any] = {
 }  # fmt: skip
 _REAL: Mapping[str, Any] = {"marker": "o", "color": DARK, "markersize": 4.0, "linestyle": "none", "zorder": 4}
 _SPEEDUP_LEGEND = [
-    Line2D([], [], label="promised by filters", **_BY_FILTERS),
+    Line2D([], [], label="promised by filters or structures", **_BY_FILTERS),
     Line2D([], [], label="promised by MACs, dense / shrunk", **_PROMISED),
     Line2D([], [], label="real, masked / shrunk, with 95 % interval", **_REAL),
 ]

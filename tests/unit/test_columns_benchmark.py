@@ -12,7 +12,7 @@ from tests.unit.benchmark_scripts import load
 def test_gathered_columns_hold_the_share_and_give_the_same_numbers() -> None:
     columns = load("columns")
     image = torch.randn(1, 16, 12, 12)
-    whole = columns.with_columns(16, 0.35)
+    whole = columns.Site(16, 12, stride=2).layer(0.35)
     gathered = ep.shrink(whole, image, columns="gather").model
     assert largest_difference(whole, gathered, (image,))[0] <= 1e-5
     assert ep.count(gathered, image).params == 16 * round(0.35 * 16 * 9)

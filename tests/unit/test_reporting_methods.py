@@ -107,7 +107,7 @@ def test_each_panel_has_every_network_at_its_share_and_the_front_through_the_bes
     rows = method_rows(five)
     tvm, native = list(rows[0].latency_gone)
     shares = {
-        "filters removed (%)": [row.filters_gone for row in rows],
+        "filters or structures removed (%)": [row.filters_gone for row in rows],
         "parameters gone, once shrunk (%)": [row.parameters_gone for row in rows],
         "MACs gone, once shrunk (%)": [row.macs_gone for row in rows],
         "latency gone, TVM (%)": [row.latency_gone[tvm] for row in rows],
