@@ -1,11 +1,11 @@
-"""Gathered kernel columns, timed against the whole convolution: where does gathering begin to pay?
+"""Gathered kernel columns and smaller kernels, timed against the whole convolution: where do they begin to pay?
 
     python benchmarks/speed/columns.py [--rounds 8] [--out results/published]
 
 A convolution has a share of its kernel columns left, random ones. It runs once as it is, zeros included, and once with
 these columns gathered in front of a 1x1 convolution (`edgeprune.shrink(columns="gather")`), on one thread. Where both
-take equally long is read off between the shares. The costs of edgeprune/shrinking/kernel_forms.py come from this table.
-Start with `site_lines`.
+take equally long is read off between the shares. Where the columns left are a smaller kernel, it runs as that. The
+costs of edgeprune/shrinking/kernel_forms.py come from this table. Start with `site_lines`.
 """
 
 from __future__ import annotations
@@ -45,18 +45,26 @@ class Site:
         stride = "" if self.stride == 1 else f" / {self.stride}"
         return f"{self.kernel}x{self.kernel}{stride}, {self.channels} x {self.side} x {self.side}"
 
-    def layer(self, share: float) -> nn.Module:
+    def gathered(self, share: float) -> nn.Module:
         """The convolution with a share of its columns left, random ones, the others zero."""
-        generator = torch.Generator().manual_seed(0)
-        layer = nn.Conv2d(
-            self.channels, self.channels, self.kernel, stride=self.stride, padding=self.kernel // 2, bias=False
-        )
         columns = self.channels * self.kernel**2
         alive = torch.zeros(columns)
-        alive[torch.randperm(columns, generator=generator)[: round(share * columns)]] = 1.0
+        alive[torch.randperm(columns, generator=torch.Generator().manual_seed(0))[: round(share * columns)]] = 1.0
+        return self._layer(alive.view(self.channels, self.kernel, self.kernel))
+
+    def trimmed(self, rows: int, columns: int) -> nn.Module:
+        """The convolution with a smaller kernel's weights left, the others zero."""
+        alive = torch.zeros(self.channels, self.kernel, self.kernel)
+        alive[:, :rows, :columns] = 1.0
+        return self._layer(alive)
+
+    def _layer(self, alive: torch.Tensor) -> nn.Module:
+        """Random weights where `alive`, [channels in, rows, columns], is 1."""
+        width, kernel = self.channels, self.kernel
+        layer = nn.Conv2d(width, width, kernel, stride=self.stride, padding=kernel // 2, bias=False)
+        weights = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
-            weights = torch.randn(layer.weight.shape, generator=generator)
-            layer.weight.copy_(weights * alive.view(1, *layer.weight.shape[1:]))
+            layer.weight.copy_(weights * alive)
         return nn.Sequential(layer).eval()
 
 
@@ -66,6 +74,8 @@ SITES = (
 )  # fmt: skip
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7)
 """Of the columns that are left."""
+TRIMMED = ((2, 3), (2, 2), (1, 3), (1, 1))
+"""Rows and columns that are left of the kernel."""
 WHOLE = "whole"
 
 
@@ -89,9 +99,11 @@ def break_even(ratios: Sequence[tuple[float, float]]) -> float | None:
 def site_lines(site: Site, transport: Transport, turns: int) -> list[str]:
     """Lines of the table for one convolution, one for each runtime."""
     image = torch.randn(1, site.channels, site.side, site.side)
-    networks = {WHOLE: site.layer(1.0)}
+    networks = {WHOLE: site.gathered(1.0)}
     for share in SHARES:
-        networks[f"{share}"] = ep.shrink(site.layer(share), image, columns="gather").model
+        networks[f"{share}"] = ep.shrink(site.gathered(share), image, columns="gather").model
+    for rows, columns in TRIMMED:
+        networks[f"{rows}x{columns}"] = ep.shrink(site.trimmed(rows, columns), image, columns="gather").model
     pairs = [(name, runtime) for name in networks for runtime in RUNTIMES]
     with tempfile.TemporaryDirectory() as folder:
         latency = timed_in_turn(networks, pairs, image, transport, Path(folder), threads=1, turns=turns)
@@ -100,26 +112,27 @@ def site_lines(site: Site, transport: Transport, turns: int) -> list[str]:
 
 def _line(site: Site, runtime: str, latency: Latencies) -> str:
     whole = latency[WHOLE, runtime]
-    found = {share: ratio(latency[f"{share}", runtime], whole) for share in SHARES}
+    found = {
+        name: ratio(taken, whole) for (name, other), taken in latency.items() if other == runtime and name != WHOLE
+    }
     cells = [f"{middle:.2f} ({low:.2f} - {high:.2f})" for middle, low, high in found.values()]
-    even = break_even([(share, middle) for share, (middle, _, _) in found.items()])
-    # the cost of a column is its filters' multiply-adds and a copy: share * (filters + copy) = filters
-    cells += ["", ""] if even is None else [f"{even:.2f}", f"{site.channels / even - site.channels:.0f}"]
+    even = break_even([(share, found[f"{share}"][0]) for share in SHARES])
+    cells.insert(len(SHARES), "" if even is None else f"{even:.2f}")
     return f"| {site.what} | {runtime} | {1000 * median(whole):.0f} | {' | '.join(cells)} |"
 
 
 def page(transport: Transport, turns: int) -> str:
     """The table as Markdown; each line is printed when it is measured."""
-    shares = " | ".join(f"{share:.0%}" for share in SHARES)
+    names = [f"{share:.0%}" for share in SHARES] + ["break-even"] + [f"{rows}x{columns}" for rows, columns in TRIMMED]
     lines = [
-        "# Kernel columns: gathered, or left as zeros",
+        "# Kernel columns: gathered, cut off, or left as zeros",
         "",
-        "Made by `python benchmarks/speed/columns.py`: a convolution, one thread, with a share of its kernel "
-        "columns left. The whole in µs; gathered columns by the whole, with the 95 % interval over rounds; the share "
-        "at which both take equally long, and what a column's copy costs then, in multiply-adds for each number.",
+        "Made by `python benchmarks/speed/columns.py`: a convolution, one thread. The whole in µs; by the whole, with "
+        "the 95 % interval over rounds, a share of its columns gathered, and the share at which both take equal times; "
+        "then a smaller kernel in its place.",
         "",
-        f"| convolution | runtime | whole | {shares} | break-even | copy |",
-        "| --- " * (len(SHARES) + 5) + "|",
+        f"| convolution | runtime | whole | {' | '.join(names)} |",
+        "| --- " * (len(names) + 3) + "|",
     ]
     print(*lines, sep="\n", flush=True)
     for site in SITES:
