@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--columns", metavar="HOW", default="auto",
-        help="kernel columns that are zero go where that is less work: auto (default); always: gather; never: keep",
+        help="kernel columns that are zero go where that is faster: auto (default); always: gather; never: keep",
     )  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="where it is shrunk: cpu (default) or cuda")
 

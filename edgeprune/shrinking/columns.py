@@ -42,8 +42,9 @@ def cut_columns(plan: Plan, shrunk: fx.GraphModule, columns: str) -> dict[str, C
     Args:
         plan: What the network was made by: it knows the images' sizes.
         shrunk: Of it, transposed convolutions stay, padding with other numbers than zero, and groups of several widths.
-        columns: "auto" takes the way of least work, copies included, so that zeros may stay; "gather" the one of
-            fewest weights: no zero columns stay, but in groups, each of which has columns of its own; "keep" no other.
+        columns: "auto" takes the way of least estimated time, copies included, so that zeros may stay; "gather" the
+            one of fewest weights: no zero columns stay, but in groups, each of which has columns of its own; "keep"
+            no other.
 
     Returns:
         What was done and left, by the layer's name; nothing of layers without zero columns.

@@ -22,11 +22,15 @@ from edgeprune.shrinking.copying import bare_twin
 from edgeprune.shrinking.kernel_columns import KernelColumns, ShiftedImage
 from edgeprune.shrinking.size import COPY_OF_ONE_NUMBER
 
-COPY_OF_ONE_COLUMN = 80.0
-"""What gathering one number of a column costs, in multiply-adds of a convolution: a copy, a shift and a join.
+COPY_OF_ONE_COLUMN = 40.0
+"""What gathering one number of a column costs, in multiply-adds: a copy, a shift and a join.
 
-Measured in ONNX Runtime on one thread of x86-64: of a 3x3 convolution with 16, 32, 64 and 256 filters the columns
-gathered take as long as the whole where about 0.2, 0.3, 0.4 and 0.7 of them are left.
+With strides it costs that for each number that is passed over. Measured in results/published/columns.md.
+"""
+FAST_3X3 = 2.4
+"""How many times less a whole 3x3 convolution takes than its multiply-adds, where compiled code goes Winograd's way.
+
+The form must pay in every runtime: in ONNX Runtime, which computes 3x3 directly, more of them would.
 """
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -97,7 +101,8 @@ def forms(layer: Convolution, alive: Columns, read: int, written: int) -> list[K
         written: Pixels of one channel of its output.
     """
     rows, total = len(layer.weight), alive.size
-    found = [KernelForm(total, float(total * rows * written), "", lambda: (layer, None))]
+    whole = total * rows * written / (FAST_3X3 if _is_fast(layer) else 1.0)
+    found = [KernelForm(total, whole, "", lambda: (layer, None))]
     windows = _windows(layer, alive)
     columns = len(alive) * prod(window.size for window in windows)
     if columns < total:
@@ -107,11 +112,16 @@ def forms(layer: Convolution, alive: Columns, read: int, written: int) -> list[K
         found.append(KernelForm(columns, work, note, partial(_trimmed, layer, windows)))
     left = int(alive.sum())
     if layer.groups == 1 and left < columns:
-        work = left * written * (rows + COPY_OF_ONE_COLUMN)
+        work = left * written * (rows + COPY_OF_ONE_COLUMN * prod(layer.stride))
         found.append(
             KernelForm(left, work, f"{left} of {total} kernel columns gathered", partial(_gathered, layer, alive))
         )
     return found
+
+
+def _is_fast(layer: Convolution) -> bool:
+    plain = all(step == 1 for step in (*layer.stride, *layer.dilation))
+    return layer.kernel_size == (3, 3) and plain and layer.groups == 1
 
 
 def _by(sizes: Sequence[int]) -> str:

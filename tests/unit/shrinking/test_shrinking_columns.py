@@ -157,7 +157,7 @@ def test_a_copy_is_made_only_where_it_saves_work() -> None:
 
 
 def test_columns_are_gathered_where_filters_are_many_and_columns_few() -> None:
-    for filters, gathers in ((16, False), (160, True)):
+    for filters, gathers in ((16, False), (320, True)):
         layer = nn.Conv2d(8, filters, 3, padding=1)
         masked = between(layer)
         random = np.random.default_rng(0)
@@ -169,6 +169,18 @@ def test_columns_are_gathered_where_filters_are_many_and_columns_few() -> None:
         assert ("48 of 72 kernel columns are zero and stay" in str(result.report)) is not gathers
     with pytest.raises(UnknownNameError, match="treatment of kernel columns"):
         shrink(masked, torch.zeros(1, 3, *SIZES, dtype=torch.float64), columns="some")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_kernel_without_a_row_stays_where_the_whole_is_faster(stride: int) -> None:
+    """Compiled code runs a whole 3x3 convolution without strides Winograd's way, and a 2x3 one directly."""
+    layer = nn.Conv2d(8, 64, 3, padding=1, stride=stride)
+    masked = between(layer)
+    zeroed(layer, np.arange(9).reshape(1, 3, 3).repeat(8, axis=0) < 6)
+    result = shrunk_by(masked, "auto")
+    gone = 0 if stride == 1 else 8 * 64 * 3
+    assert result.report.params_after == result.report.params_before - gone
+    assert ("24 of 72 kernel columns are zero and stay" in str(result.report)) is (stride == 1)
 
 
 class Called(nn.Module):
