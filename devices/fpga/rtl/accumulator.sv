@@ -1,14 +1,13 @@
 // int32 sums of up to 2**LOG2 pixels, N channels each. A vector of sums comes in every cycle; the old value is read
 // two cycles before and the new one written one cycle after, so the same pixel may come again after four cycles.
 module accumulator
-  import core_types::*;
 #(
     parameter int N = 8,
     parameter int WIDTH = 19,
     parameter int LOG2 = 10
 ) (
     input  logic               clk,
-    input  token_t             token,         // of the sums two cycles from now
+    input  core_types::token_t             token,         // of the sums two cycles from now
     input  logic [   LOG2-1:0] address,
     input  logic [WIDTH*N-1:0] sums,
     output logic               complete,      // `totals` is a finished sum
@@ -16,7 +15,7 @@ module accumulator
     output logic [   32*N-1:0] totals
 );
   /* verilator lint_off UNUSEDSIGNAL */ // a swap matters to the array only
-  token_t token1, token2;
+  core_types::token_t token1, token2;
   /* verilator lint_on UNUSEDSIGNAL */
   logic [LOG2-1:0] address1, address2, address3;
   logic write;

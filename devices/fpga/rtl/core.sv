@@ -2,7 +2,6 @@
 // and four memories between them: activations A, results R, weights W and the sums.
 // Commands come in one stream, each says how many commands of the other units must be done before it may begin.
 module core
-  import core_types::*;
 #(
     parameter int N = 8,        // input and output channels at once, a power of two, at least 4
     parameter int A_LOG2 = 12,  // words of N bytes
@@ -45,12 +44,12 @@ module core
   logic held_valid, load_push, compute_push, store_push, load_pop, compute_pop, store_pop;
   logic [511:0] held;
   logic [3:0] load_level, compute_level, store_level;
-  transfer_t load_head, store_head;
-  compute_t compute_head;
-  counts_t done;
-  assign load_push = held_valid && held[1:0] == UNIT_LOAD && !load_level[3];
-  assign compute_push = held_valid && held[1:0] == UNIT_COMPUTE && !compute_level[3];
-  assign store_push = held_valid && held[1:0] == UNIT_STORE && !store_level[3];
+  core_types::transfer_t load_head, store_head;
+  core_types::compute_t compute_head;
+  core_types::counts_t done;
+  assign load_push = held_valid && held[1:0] == core_types::UNIT_LOAD && !load_level[3];
+  assign compute_push = held_valid && held[1:0] == core_types::UNIT_COMPUTE && !compute_level[3];
+  assign store_push = held_valid && held[1:0] == core_types::UNIT_STORE && !store_level[3];
   assign command_ready = !held_valid;
   always_ff @(posedge clk) begin
     if (rst) held_valid <= 1'b0;
@@ -97,8 +96,8 @@ module core
   logic [L-1:0] weights_row;
   logic [3:0] parameter_index;
   logic [7:0] padding;
-  output_t settings;
-  token_t token;
+  core_types::output_t settings;
+  core_types::token_t token;
   weight_fetcher #(.N(N)) fetch (
       .clk, .rst, .head_valid(compute_level != '0), .head(compute_head), .done, .issuer_free, .take(compute_pop),
       .output_busy, .pass_started, .last_started, .weights_ready, .parameters_ready, .read_address(w_address),
@@ -116,7 +115,10 @@ module core
   logic [8*N-1:0] a_data, r_data, w_data, activations, results;
   logic [SUM*N-1:0] sums;
   logic [32*N-1:0] totals;
-  token_t tokens [0:L+2];
+  logic [core_types::TOKEN_BITS-1:0] tokens [0:L+2];
+  core_types::token_t token_of_sums;
+  logic [L+2:1] passing;
+  logic [2:1] swaps;
   logic [ACC_LOG2-1:0] sum_address [0:L+2];
   ram #(.WIDTH(8*N), .LOG2(A_LOG2)) a (
       .clk, .write(load_a || write_a), .write_address(A_LOG2'(write_a ? result_a : load_address)),
@@ -132,22 +134,25 @@ module core
       .read_address(R_LOG2'(skip_read ? skip_address : store_address)), .read_data(r_data)
   );
   assign tokens[0] = token;
+  assign token_of_sums = tokens[L+2];
   assign sum_address[0] = ACC_LOG2'(acc_address);
   always_ff @(posedge clk) begin
     for (int k = 1; k <= L + 2; k++) begin
       tokens[k] <= rst ? '0 : tokens[k-1];
       sum_address[k] <= sum_address[k-1];
     end
+    passing <= rst ? '0 : {passing[L+1:1], token.valid};
+    swaps <= {swaps[1], token.swap};
     in_picture_later <= in_picture;
     padding_later <= padding;
     activations <= in_picture_later ? a_data : {N{padding_later}};
   end
   mac_array #(.N(N)) array (
-      .clk, .activations, .swap(tokens[2].swap), .load(weights_load), .diagonal(weights_diagonal), .row(weights_row),
+      .clk, .activations, .swap(swaps[2]), .load(weights_load), .diagonal(weights_diagonal), .row(weights_row),
       .weights(w_data), .sums
   );
   accumulator #(.N(N), .WIDTH(SUM), .LOG2(ACC_LOG2)) accumulate (
-      .clk, .token(tokens[L+2]), .address(sum_address[L+2]), .sums, .complete, .ends, .totals
+      .clk, .token(token_of_sums), .address(sum_address[L+2]), .sums, .complete, .ends, .totals
   );
   output_side #(.N(N)) finish (
       .clk, .rst, .parameter_load, .parameter_index, .parameter_word(w_data), .begins(last_started), .settings,
@@ -167,8 +172,7 @@ module core
   // ---- what an observer sees ----
   logic array_idle;
   always_comb begin
-    array_idle = !token.valid;
-    for (int k = 1; k <= L + 2; k++) array_idle &= !tokens[k].valid;
+    array_idle = !token.valid && passing == '0;
     idle = !held_valid && load_level == '0 && compute_level == '0 && store_level == '0 && load_idle && fetcher_idle
         && issuer_free && array_idle && output_idle && store_idle;
     if (token.valid) activity = WORKS;
@@ -176,10 +180,10 @@ module core
     else if (waits_pause) activity = PAUSES;
     else if (!issuer_free) activity = WAITS_WEIGHTS;
     else if (compute_level == '0) activity = NO_COMMAND;
-    else if (!satisfied(done, {done.store, done.compute, compute_head.waits.load}))
+    else if (!core_types::satisfied(done, {done.store, done.compute, compute_head.waits.load}))
       activity = WAITS_LOAD;
-    else if (!satisfied(done, {done.store, compute_head.waits.compute, done.load})) activity = WAITS_COMPUTE;
-    else if (!satisfied(done, compute_head.waits)) activity = WAITS_STORE;
+    else if (!core_types::satisfied(done, {done.store, compute_head.waits.compute, done.load})) activity = WAITS_COMPUTE;
+    else if (!core_types::satisfied(done, compute_head.waits)) activity = WAITS_STORE;
     else activity = WAITS_WEIGHTS;
   end
 endmodule

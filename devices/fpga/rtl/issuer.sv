@@ -2,13 +2,12 @@
 // channels: all output pixels of the tile against one N x N block of weights. Passes follow each other without a gap,
 // across commands too. `next_*` is the pass to come, plain names are the pass that runs.
 module issuer
-  import core_types::*;
 (
     input  logic        clk,
     input  logic        rst,
     input  logic        take,
     /* verilator lint_off UNUSEDSIGNAL */ // some of a command is for the weight fetcher
-    input  compute_t    head,
+    input  core_types::compute_t    head,
     /* verilator lint_on UNUSEDSIGNAL */
     input  logic        weights_ready,
     input  logic        parameters_ready,
@@ -16,8 +15,8 @@ module issuer
     output logic        pass_started,
     output logic        last_started,
     output logic        command_started,
-    output output_t     settings,
-    output token_t      token,
+    output core_types::output_t     settings,
+    output core_types::token_t      token,
     output logic [15:0] a_address,
     output logic [15:0] acc_address,
     output logic        in_picture,            // one cycle later: the sample lies in the picture
@@ -30,7 +29,7 @@ module issuer
 
   // ---- the pass to come ----
   /* verilator lint_off UNUSEDSIGNAL */
-  compute_t command;
+  core_types::compute_t command;
   /* verilator lint_on UNUSEDSIGNAL */
   logic next_valid, next_first, next_last;
   logic [15:0] passes_left, last_column, last_row;
@@ -47,13 +46,20 @@ module issuer
   assign command_started = start && next_first;
   assign waits_parameters = weights_ready && parameters_missing;
   assign waits_pause = weights_ready && pause != '0;
-  assign settings = '{
-      residual: command.residual, to_r: command.to_r, to_a: command.to_a,
-      to_r_address: command.to_r_address, to_a_address: command.to_a_address, skip_address: command.skip_address,
-      scale_skip: command.scale_skip, scale_main: command.scale_main,
-      high: command.high, low: command.low, zero_sum: command.zero_sum, zero_skip: command.zero_skip,
-      zero_main: command.zero_main, sum_shift: command.sum_shift
-  };
+  assign settings.residual = command.residual;
+  assign settings.to_r = command.to_r;
+  assign settings.to_a = command.to_a;
+  assign settings.to_r_address = command.to_r_address;
+  assign settings.to_a_address = command.to_a_address;
+  assign settings.skip_address = command.skip_address;
+  assign settings.scale_skip = command.scale_skip;
+  assign settings.scale_main = command.scale_main;
+  assign settings.high = command.high;
+  assign settings.low = command.low;
+  assign settings.zero_sum = command.zero_sum;
+  assign settings.zero_skip = command.zero_skip;
+  assign settings.zero_main = command.zero_main;
+  assign settings.sum_shift = command.sum_shift;
   always_ff @(posedge clk) begin
     if (rst) next_valid <= 1'b0;
     else if (take) begin
@@ -102,8 +108,12 @@ module issuer
   logic [15:0] columns_left, rows_left, width, x, y, x_start, row_address, row_step, in_columns, in_rows;
   logic [7:0] stride_columns, stride_rows, padding_value;
   assign final_vector = active && columns_left == '0 && rows_left == '0;
-  assign token = '{valid: active, swap: active && begins, first: first, last: last, maximum: maximum,
-                   ends: final_vector && ends};
+  assign token.valid = active;
+  assign token.swap = active && begins;
+  assign token.first = first;
+  assign token.last = last;
+  assign token.maximum = maximum;
+  assign token.ends = final_vector && ends;
   always_ff @(posedge clk) begin
     in_picture <= x < in_columns && y < in_rows;
     padding <= padding_value;

@@ -1,7 +1,6 @@
 // Memory to buffers. One half asks the memory, the other receives: the latency is paid once, not once a command.
 // A load is planes x runs x words: a run is contiguous in memory, the buffer is filled from `address` upward.
 module loader
-  import core_types::*;
 #(
     parameter int N = 8
 ) (
@@ -9,10 +8,10 @@ module loader
     input  logic           rst,
     input  logic           head_valid,
     /* verilator lint_off UNUSEDSIGNAL */ // words 7 to 15 are empty
-    input  transfer_t      head,
+    input  core_types::transfer_t      head,
     /* verilator lint_on UNUSEDSIGNAL */
     output logic           pop,
-    input  counts_t        done,
+    input  core_types::counts_t        done,
     output logic           read_valid,
     input  logic           read_ready,
     output logic [   31:0] read_address,
@@ -40,7 +39,7 @@ module loader
   assign read_valid = asking;
   assign read_words = words_asked;
   always_ff @(posedge clk) begin
-    may_start <= head_valid && !asking && !may_start && !inflight_level[3] && satisfied(done, head.waits);
+    may_start <= head_valid && !asking && !may_start && !inflight_level[3] && core_types::satisfied(done, head.waits);
     if (rst) begin
       may_start <= 1'b0;
       asking <= 1'b0;
@@ -84,13 +83,13 @@ module loader
   );
   assign data_ready = !data_level[3];
   assign entry_pop = !receiving && inflight_level != '0;
-  assign data_pop = receiving && data_level != '0 && !(where == BUFFER_A && a_taken) && !(where == BUFFER_R && r_taken);
+  assign data_pop = receiving && data_level != '0 && !(where == core_types::BUFFER_A && a_taken) && !(where == core_types::BUFFER_R && r_taken);
   assign idle = !asking && !may_start && !receiving && inflight_level == '0 && !finished;
   logic [15:0] next_address;
   always_ff @(posedge clk) begin
-    write_a <= data_pop && where == BUFFER_A;
-    write_r <= data_pop && where == BUFFER_R;
-    write_w <= data_pop && where == BUFFER_W;
+    write_a <= data_pop && where == core_types::BUFFER_A;
+    write_r <= data_pop && where == core_types::BUFFER_R;
+    write_w <= data_pop && where == core_types::BUFFER_W;
     write_data <= data_head;
     write_address <= next_address;
     finished <= 1'b0;

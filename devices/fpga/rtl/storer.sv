@@ -1,6 +1,5 @@
 // Result buffer to memory. It reads R in the cycles that the residual addition leaves free.
 module storer
-  import core_types::*;
 #(
     parameter int N = 8
 ) (
@@ -8,10 +7,10 @@ module storer
     input  logic           rst,
     input  logic           head_valid,
     /* verilator lint_off UNUSEDSIGNAL */ // words 7 to 15 are empty
-    input  transfer_t      head,
+    input  core_types::transfer_t      head,
     /* verilator lint_on UNUSEDSIGNAL */
     output logic           pop,
-    input  counts_t        done,
+    input  core_types::counts_t        done,
     input  logic           r_taken,        // this cycle's read port of R belongs to the addition
     output logic [   15:0] read_address,
     input  logic [8*N-1:0] read_data,      // two cycles later
@@ -38,7 +37,7 @@ module storer
   assign read = running && !r_taken && level < ROOM;
   assign ends = words_left == 16'd1 && runs_left == 16'd1 && planes_left == 16'd1;
   always_ff @(posedge clk) begin
-    may_start <= head_valid && !running && !may_start && satisfied(done, head.waits);
+    may_start <= head_valid && !running && !may_start && core_types::satisfied(done, head.waits);
     if (rst) begin
       may_start <= 1'b0;
       running <= 1'b0;

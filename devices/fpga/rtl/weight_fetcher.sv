@@ -2,7 +2,6 @@
 // pass ahead. The words of a command lie in W in the order they are needed: the weights of every pass, then the
 // parameters of the output side if the command finishes its sums.
 module weight_fetcher
-  import core_types::*;
 #(
     parameter int N = 8
 ) (
@@ -10,9 +9,9 @@ module weight_fetcher
     input  logic                 rst,
     input  logic                 head_valid,
     /* verilator lint_off UNUSEDSIGNAL */ // most of a command is for the issuer
-    input  compute_t             head,
+    input  core_types::compute_t             head,
     /* verilator lint_on UNUSEDSIGNAL */
-    input  counts_t              done,
+    input  core_types::counts_t              done,
     input  logic                 issuer_free,
     output logic                 take,              // the issuer takes the head of the queue too
     input  logic                 output_busy,
@@ -46,7 +45,7 @@ module weight_fetcher
   assign reading_parameters = state == PARAMETERS && (index != '0 || !(output_busy || parameters_ready));
   assign idle = state == IDLE && !take && row_valid == '0 && parameter_valid == '0;
   always_ff @(posedge clk) begin
-    take <= head_valid && state == IDLE && !take && issuer_free && satisfied(done, head.waits);
+    take <= head_valid && state == IDLE && !take && issuer_free && core_types::satisfied(done, head.waits);
     if (pass_started) weights_ready <= 1'b0;
     if (last_started) parameters_ready <= 1'b0;
     if (rst) begin
