@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from edgeprune.compiling.fpga.geometry import Core, Memory
 from edgeprune.compiling.fpga.layers import Layer, pack, unpack
-from edgeprune.compiling.fpga.lowering import Lowering, Tensor
+from edgeprune.compiling.fpga.lowering import Lowering
 from edgeprune.compiling.fpga.meaning import execute
+from edgeprune.compiling.fpga.places import Tensor
 from edgeprune.compiling.fpga.program import Program
 from edgeprune.compiling.fpga.simulator import Simulation, simulate
 

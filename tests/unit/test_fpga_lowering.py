@@ -8,7 +8,8 @@ import pytest
 from edgeprune.compiling.fpga.commands import Compute, Load, Output, Store, encode
 from edgeprune.compiling.fpga.geometry import Core
 from edgeprune.compiling.fpga.layers import Layer, pack, scaled, unpack
-from edgeprune.compiling.fpga.lowering import Lowering, Ring, Tensor
+from edgeprune.compiling.fpga.lowering import Lowering
+from edgeprune.compiling.fpga.places import Ring, Tensor
 from edgeprune.compiling.fpga.program import Program
 from edgeprune.errors import CompileError
 from tests.fpga_layers import random_layer

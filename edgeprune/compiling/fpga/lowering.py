@@ -6,63 +6,18 @@ stored. What lies in memory passes through rings of the buffers, which the comma
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgeprune.compiling.fpga.commands import Compute, Load, Output, Store
-from edgeprune.compiling.fpga.geometry import PARAMETER_WORDS, Core
+from edgeprune.compiling.fpga.geometry import PARAMETER_WORDS
 from edgeprune.compiling.fpga.layers import Int8, Layer, parameters
+from edgeprune.compiling.fpga.places import Ring, Tensor
 from edgeprune.compiling.fpga.program import Program
 from edgeprune.compiling.fpga.tiling import Chunk, Plan, Staging, input_rows, plan
 from edgeprune.errors import CompileError
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """int8 [planes, rows, columns, N], wherever it is kept; it may be in several places at once.
-
-    Attributes:
-        channels, rows, columns: Its shape.
-        memory: Byte address.
-        a, r: Address in a buffer.
-    """
-
-    channels: int
-    rows: int
-    columns: int
-    memory: int | None = None
-    a: int | None = None
-    r: int | None = None
-
-    def words(self, core: Core) -> int:
-        """Words that it takes."""
-        return core.planes(self.channels) * self.rows * self.columns
-
-
-@dataclass
-class Ring:
-    """Words of a buffer that are given out one after the other, from the start again when the end is reached.
-
-    Whoever used the words before is waited for: that is the program's work.
-    """
-
-    start: int
-    words: int
-    _used: int = 0
-
-    def take(self, words: int) -> int:
-        """The address of so many words in a row.
-
-        Raises:
-            CompileError: the ring is smaller.
-        """
-        if words > self.words:
-            raise CompileError(f"{words} words do not fit {self.words} of a buffer")
-        if self._used + words > self.words:
-            self._used = 0
-        self._used += words
-        return self.start + self._used - words
 
 
 @dataclass
@@ -126,6 +81,18 @@ class Lowering:
         return self.weights_at + self._weights_bytes - packed.size
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Rows `low` to `high` of some input planes."""
+
+    piece: tuple[int, int]
+    low: int
+    high: int
+
+    def words(self, columns: int) -> int:
+        return (self.piece[1] - self.piece[0]) * (self.high - self.low) * columns
+
+
 class _LayerLowering:
     def __init__(self, lowering: Lowering, layer: Layer, source: Tensor, target: Tensor, skip: Tensor | None) -> None:
         assert lowering.a is not None
@@ -148,7 +115,10 @@ class _LayerLowering:
         }
         self.addresses = {key: lowering.place_weights(block) for key, block in self.blocks.items()}
         self.resident: dict[tuple[int, Chunk], int] = {}
-        self.loaded: tuple[object, int] | None = None
+        self.inputs = self._inputs()
+        self.used, self.loaded = -1, -1  # of the inputs, the one that is computed on and the last that was loaded
+        sizes = [rows.words(source.columns) for rows in self.inputs]
+        self.halves = 2 if 2 * max(sizes, default=0) <= self.a.words else 1
 
     def emit(self) -> Plan:
         """All commands, band after band."""
@@ -159,6 +129,17 @@ class _LayerLowering:
             for plane, chunks in enumerate(self.plan.chunks):
                 self._plane(band, plane, chunks)
         return self.plan
+
+    def _inputs(self) -> list[_Rows]:
+        """What is loaded of the input, in the order in which it is used."""
+        if self.source.a is not None:
+            return []
+        found = []
+        for band in self.plan.bands:
+            low, high = input_rows(self.layer, self.source.rows, band)
+            for chunks in self.plan.chunks:
+                found += [_Rows(chunk.piece, low, high) for chunk in chunks]
+        return [rows for rows, _ in itertools.groupby(found)]
 
     def _plane(self, band: tuple[int, int], plane: int, chunks: tuple[Chunk, ...]) -> None:
         """One output plane of a band."""
@@ -171,6 +152,7 @@ class _LayerLowering:
             weights = weights_first if chunk is chunks[0] else self._weights(plane, chunk)
             output = self._output(offset, pixels, skip) if chunk is chunks[-1] else None
             self.program.add(self._compute(band, chunk, weights, chunk is chunks[0], output))
+            self._load_ahead()
         if self.target.memory is not None:
             assert output is not None
             assert output.to_r is not None
@@ -187,7 +169,7 @@ class _LayerLowering:
         else:
             row, end = input_rows(layer, source.rows, band)
             rows = end - row
-            address = self._input(chunk.piece, row, rows)
+            address = self._input(_Rows(chunk.piece, row, end))
             address += (chunk.planes[0] - chunk.piece[0]) * rows * source.columns
         return Compute(
             address, source.columns, rows, source.columns, band[1], self.target.columns, weights,
@@ -198,18 +180,33 @@ class _LayerLowering:
             output=output,
         )  # fmt: skip
 
-    def _input(self, piece: tuple[int, int], row: int, rows: int) -> int:
-        """Where in the activation buffer rows of some input planes lie; loaded unless they are the last that were."""
-        key = (piece, row)
-        if self.loaded is None or self.loaded[0] != key:
-            assert self.source.memory is not None
-            n, columns = self.core.n, self.source.columns
-            planes, plane_bytes = piece[1] - piece[0], self.source.rows * columns * n
-            address = self.a.take(planes * rows * columns)
-            memory = self.source.memory + piece[0] * plane_bytes + row * columns * n
-            self.program.add(Load("a", memory, address, rows * columns, planes=planes, plane_pitch=plane_bytes))
-            self.loaded = (key, address)
-        return self.loaded[1]
+    def _input(self, rows: _Rows) -> int:
+        """Where in the activation buffer rows of some input planes lie."""
+        if self.used < 0 or self.inputs[self.used] != rows:
+            self.used += 1
+            assert self.inputs[self.used] == rows
+            if self.loaded < self.used:
+                self._load_input(self.used)
+        return self._input_address(self.used)
+
+    def _load_ahead(self) -> None:
+        """Load the next rows into the other half of the buffer while these are computed on."""
+        if self.halves == 2 and self.loaded == self.used and self.loaded + 1 < len(self.inputs):
+            self._load_input(self.used + 1)
+
+    def _load_input(self, index: int) -> None:
+        rows, source, n = self.inputs[index], self.source, self.core.n
+        assert source.memory is not None
+        plane_bytes = source.rows * source.columns * n
+        memory = source.memory + rows.piece[0] * plane_bytes + rows.low * source.columns * n
+        self.program.add(Load(
+            "a", memory, self._input_address(index), (rows.high - rows.low) * source.columns,
+            planes=rows.piece[1] - rows.piece[0], plane_pitch=plane_bytes,
+        ))  # fmt: skip
+        self.loaded = index
+
+    def _input_address(self, index: int) -> int:
+        return self.a.start + index % self.halves * (self.a.words // 2)
 
     def _weights(self, plane: int, chunk: Chunk) -> int:
         if (plane, chunk) in self.resident:

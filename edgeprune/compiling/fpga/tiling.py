@@ -118,28 +118,48 @@ def _planes_read(core: Core, layer: Layer) -> list[tuple[int, int]]:
 def _fit(
     core: Core, layer: Layer, picture: tuple[int, int], together: int, most_rows: int, words: int
 ) -> tuple[int, int]:
-    """Output rows of a band, and into how many pieces its input planes fall."""
+    """Output rows of a band, and into how many pieces its input planes fall: what should take the fewest cycles.
+
+    Pieces of one band are loaded again for each output plane; bands that fill more than half of the buffer are not
+    loaded beside the one before. A word a cycle is what the memory is taken to give.
+    """
     rows, columns = picture
+    out_rows, out_columns = layer.picture(rows, columns)
+    out_planes, taps = core.planes(layer.out_channels), int(np.prod(layer.weights.shape[2:]))
+    best: tuple[int, int, int, int] | None = None
+    for bands in range(-(-out_rows // most_rows), out_rows + 1):
+        band_rows = -(-out_rows // bands)
+        passes = bands * out_planes * together * taps
+        compute = max(passes * max(band_rows * out_columns, core.n + 1), 1)
+        weights = passes * (1 if layer.is_channelwise else core.n)
+        for pieces in _halvings(together):
+            needed = _input_words(layer, picture, -(-together // pieces), band_rows)
+            if needed > words:
+                continue
+            again = out_planes if pieces > 1 or layer.is_channelwise else 1
+            loads = bands * pieces * again * needed
+            is_beside = 2 * needed <= words and bands * pieces * again > 1
+            cycles = max(compute, weights + loads) + needed if is_beside else max(compute, weights) + loads
+            this = (cycles, weights + loads, band_rows, pieces)
+            best = min(best or this, this)
+    if best is None:
+        raise CompileError(
+            f"{_input_words(layer, picture, 1, 1)} words of input for one row of output do not fit the {words} of a"
+            f" {core.label} core",
+            hint="a smaller picture, or a core with larger buffers",
+        )
+    return best[2], best[3]
 
-    def needed(planes: int, band_rows: int) -> int:
-        reach = (band_rows - 1) * layer.stride[0] + (layer.weights.shape[2] - 1) * layer.dilation[0] + 1
-        return planes * int(min(reach, rows)) * columns
 
-    def fitting(planes: int, room: int) -> int:
-        return next((count for count in range(most_rows, 0, -1) if needed(planes, count) <= room), 0)
+def _input_words(layer: Layer, picture: tuple[int, int], planes: int, band_rows: int) -> int:
+    """Words of some input planes that a band reads."""
+    reach = (band_rows - 1) * layer.stride[0] + (layer.weights.shape[2] - 1) * layer.dilation[0] + 1
+    return planes * int(min(reach, picture[0])) * picture[1]
 
-    out_rows = layer.picture(rows, columns)[0]
-    if most_rows == out_rows and needed(together, out_rows) <= words:
-        return out_rows, 1
-    for room in (words // 2, words):
-        for pieces in range(1, together + 1):
-            found = fitting(-(-together // pieces), room)
-            if found and (found * columns >= 2 * core.n or found == most_rows or pieces == together):
-                return found, pieces
-    raise CompileError(
-        f"{needed(1, 1)} words of input for one row of output do not fit the {words} of a {core.label} core",
-        hint="a smaller picture, or a core with larger buffers",
-    )
+
+def _halvings(number: int) -> list[int]:
+    """1, 2, 4 ... and the number itself."""
+    return sorted({1 << k for k in range(number.bit_length()) if 1 << k <= number} | {number})
 
 
 def _chunks(core: Core, layer: Layer, span: tuple[int, int], pieces: int, words: int) -> list[Chunk]:
