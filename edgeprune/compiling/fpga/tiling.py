@@ -16,6 +16,8 @@ from edgeprune.compiling.fpga.geometry import PARAMETER_WORDS, Core
 from edgeprune.compiling.fpga.layers import Layer
 from edgeprune.errors import CompileError
 
+_HASTE = 16  # words that are loaded while the array works cost a cycle now and then: one in so many
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -83,7 +85,7 @@ def plan(core: Core, layer: Layer, rows: int, columns: int, staging: Staging) ->
     together = max(high - low for low, high in reads)
     most_rows, pieces = min(out_rows, most_pixels // out_columns), 1
     if staging.a is not None:
-        most_rows, pieces = _fit(core, layer, (rows, columns), together, most_rows, staging.a)
+        most_rows, pieces = _fit(core, layer, (rows, columns), together, most_rows, staging)
     count = -(-out_rows // most_rows)
     edges = [out_rows * k // count for k in range(count + 1)]
     bands = tuple((low, high - low) for low, high in itertools.pairwise(edges))
@@ -116,22 +118,25 @@ def _planes_read(core: Core, layer: Layer) -> list[tuple[int, int]]:
 
 
 def _fit(
-    core: Core, layer: Layer, picture: tuple[int, int], together: int, most_rows: int, words: int
+    core: Core, layer: Layer, picture: tuple[int, int], together: int, most_rows: int, staging: Staging
 ) -> tuple[int, int]:
     """Output rows of a band, and into how many pieces its input planes fall: what should take the fewest cycles.
 
     Pieces of one band are loaded again for each output plane; bands that fill more than half of the buffer are not
     loaded beside the one before. A word a cycle is what the memory is taken to give.
     """
-    rows, columns = picture
-    out_rows, out_columns = layer.picture(rows, columns)
+    assert staging.a is not None
+    words, weight_words = staging.a, staging.w
+    out_rows, out_columns = layer.picture(*picture)
     out_planes, taps = core.planes(layer.out_channels), int(np.prod(layer.weights.shape[2:]))
-    best: tuple[int, int, int, int] | None = None
+    best: tuple[int, int, int] | None = None
     for bands in range(-(-out_rows // most_rows), out_rows + 1):
         band_rows = -(-out_rows // bands)
         passes = bands * out_planes * together * taps
         compute = max(passes * max(band_rows * out_columns, core.n + 1), 1)
         weights = passes * (1 if layer.is_channelwise else core.n)
+        if weights // bands <= weight_words // 2:
+            weights //= bands  # they stay
         for pieces in _halvings(together):
             needed = _input_words(layer, picture, -(-together // pieces), band_rows)
             if needed > words:
@@ -140,7 +145,7 @@ def _fit(
             loads = bands * pieces * again * needed
             is_beside = 2 * needed <= words and bands * pieces * again > 1
             cycles = max(compute, weights + loads) + needed if is_beside else max(compute, weights) + loads
-            this = (cycles, weights + loads, band_rows, pieces)
+            this = (cycles + (weights + loads) // _HASTE, band_rows, pieces)
             best = min(best or this, this)
     if best is None:
         raise CompileError(
@@ -148,7 +153,7 @@ def _fit(
             f" {core.label} core",
             hint="a smaller picture, or a core with larger buffers",
         )
-    return best[2], best[3]
+    return best[1], best[2]
 
 
 def _input_words(layer: Layer, picture: tuple[int, int], planes: int, band_rows: int) -> int:
