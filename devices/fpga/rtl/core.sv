@@ -26,7 +26,9 @@ module core
     output logic           write_valid,
     input  logic           write_ready,
     output logic [   31:0] write_address,
+    output logic           write_last,     // of a store
     output logic [8*N-1:0] write_data,
+    input  logic           write_landed,   // a pulse: all of a store can be read again; at most 15 are under way
     output logic           idle,
     // for counters: what the array does in this cycle, and pulses
     output logic [    2:0] activity,
@@ -76,6 +78,10 @@ module core
   fifo #(.WIDTH(TRANSFER), .LOG2(3)) stores (
       .clk, .rst, .push(store_push), .tail(held[TRANSFER-1:0]), .pop(store_pop), .head(store_bits), .level(store_level)
   );
+  logic [2:0] load_missing, compute_missing, store_missing;
+  missing of_load (.done, .waits(load_head.waits), .units(load_missing));
+  missing of_compute (.done, .waits(compute_head.waits), .units(compute_missing));
+  missing of_store (.done, .waits(store_head.waits), .units(store_missing));
 
   // ---- load ----
   logic a_taken, r_taken, load_a, load_r, load_w, load_idle;
@@ -84,7 +90,7 @@ module core
   /* verilator lint_on UNUSEDSIGNAL */
   logic [8*N-1:0] load_data;
   loader #(.N(N)) load (
-      .clk, .rst, .head_valid(load_level != '0), .head(load_head), .pop(load_pop), .done,
+      .clk, .rst, .ready(load_level != '0 && load_missing == '0), .head(load_head), .pop(load_pop),
       .read_valid, .read_ready, .read_address, .read_words, .data_valid, .data_ready, .data,
       .a_taken, .r_taken, .write_a(load_a), .write_r(load_r), .write_w(load_w),
       .write_address(load_address), .write_data(load_data), .finished(load_done), .idle(load_idle)
@@ -99,8 +105,8 @@ module core
   core_types::output_t settings;
   core_types::token_t token;
   weight_fetcher #(.N(N)) fetch (
-      .clk, .rst, .head_valid(compute_level != '0), .head(compute_head), .done, .issuer_free, .take(compute_pop),
-      .output_busy, .pass_started, .last_started, .weights_ready, .parameters_ready, .read_address(w_address),
+      .clk, .rst, .ready(compute_level != '0 && compute_missing == '0), .head(compute_head), .issuer_free,
+      .take(compute_pop), .output_busy, .pass_started, .last_started, .weights_ready, .parameters_ready, .read_address(w_address),
       .weights_load, .weights_diagonal, .weights_row, .parameter_load, .parameter_index, .idle(fetcher_idle)
   );
   issuer issue (
@@ -164,9 +170,9 @@ module core
   // ---- store ----
   logic store_idle;
   storer #(.N(N)) store (
-      .clk, .rst, .head_valid(store_level != '0), .head(store_head), .pop(store_pop), .done, .r_taken(skip_read),
-      .read_address(store_address), .read_data(r_data), .write_valid, .write_ready, .write_address, .write_data,
-      .finished(store_done), .idle(store_idle)
+      .clk, .rst, .ready(store_level != '0 && store_missing == '0), .head(store_head), .pop(store_pop),
+      .r_taken(skip_read), .read_address(store_address), .read_data(r_data), .write_valid, .write_ready,
+      .write_address, .write_last, .write_data, .write_landed, .finished(store_done), .idle(store_idle)
   );
 
   // ---- what an observer sees ----
@@ -180,10 +186,9 @@ module core
     else if (waits_pause) activity = PAUSES;
     else if (!issuer_free) activity = WAITS_WEIGHTS;
     else if (compute_level == '0) activity = NO_COMMAND;
-    else if (!core_types::satisfied(done, {done.store, done.compute, compute_head.waits.load}))
-      activity = WAITS_LOAD;
-    else if (!core_types::satisfied(done, {done.store, compute_head.waits.compute, done.load})) activity = WAITS_COMPUTE;
-    else if (!core_types::satisfied(done, compute_head.waits)) activity = WAITS_STORE;
+    else if (compute_missing[0]) activity = WAITS_LOAD;
+    else if (compute_missing[1]) activity = WAITS_COMPUTE;
+    else if (compute_missing[2]) activity = WAITS_STORE;
     else activity = WAITS_WEIGHTS;
   end
 endmodule

@@ -62,15 +62,4 @@ package core_types;
     logic ends;      // the last vector of a command
   } token_t;
   localparam int TOKEN_BITS = 6;
-
-  // Whether everything that a command waits for is done.
-  /* verilator lint_off UNUSEDSIGNAL */ // the signs decide
-  function automatic logic satisfied(input counts_t done, input counts_t waits);
-    logic [15:0] load, compute, store;
-    load = done.load - waits.load;
-    compute = done.compute - waits.compute;
-    store = done.store - waits.store;
-    satisfied = !(load[15] | compute[15] | store[15]);
-  endfunction
-  /* verilator lint_on UNUSEDSIGNAL */
 endpackage

@@ -6,12 +6,11 @@ module loader
 ) (
     input  logic           clk,
     input  logic           rst,
-    input  logic           head_valid,
-    /* verilator lint_off UNUSEDSIGNAL */ // words 7 to 15 are empty
+    input  logic           ready,         // the head is there and waits for nothing
+    /* verilator lint_off UNUSEDSIGNAL */ // words 7 to 15 are empty, what to wait for is seen to
     input  core_types::transfer_t      head,
     /* verilator lint_on UNUSEDSIGNAL */
     output logic           pop,
-    input  core_types::counts_t        done,
     output logic           read_valid,
     input  logic           read_ready,
     output logic [   31:0] read_address,
@@ -39,7 +38,7 @@ module loader
   assign read_valid = asking;
   assign read_words = words_asked;
   always_ff @(posedge clk) begin
-    may_start <= head_valid && !asking && !may_start && !inflight_level[3] && core_types::satisfied(done, head.waits);
+    may_start <= ready && !asking && !may_start && !inflight_level[3];
     if (rst) begin
       may_start <= 1'b0;
       asking <= 1'b0;

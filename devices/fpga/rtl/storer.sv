@@ -5,19 +5,20 @@ module storer
 ) (
     input  logic           clk,
     input  logic           rst,
-    input  logic           head_valid,
-    /* verilator lint_off UNUSEDSIGNAL */ // words 7 to 15 are empty
+    input  logic           ready,          // the head is there and waits for nothing
+    /* verilator lint_off UNUSEDSIGNAL */ // words 7 to 15 are empty, what to wait for is seen to
     input  core_types::transfer_t      head,
     /* verilator lint_on UNUSEDSIGNAL */
     output logic           pop,
-    input  core_types::counts_t        done,
     input  logic           r_taken,        // this cycle's read port of R belongs to the addition
     output logic [   15:0] read_address,
     input  logic [8*N-1:0] read_data,      // two cycles later
     output logic           write_valid,
     input  logic           write_ready,
     output logic [   31:0] write_address,
+    output logic           write_last,     // of this store
     output logic [8*N-1:0] write_data,
+    input  logic           write_landed,   // a store's last word is where a load would find it
     output logic           finished,
     output logic           idle
 );
@@ -31,13 +32,13 @@ module storer
   logic [1:0] on_the_way, ends_later;
   logic [31:0] memory_later [0:1];
   logic [DEPTH:0] level;
-  logic last_word;
+  logic [3:0] flying;  // stores whose words are all sent and have not landed
 
   assign pop = may_start;
   assign read = running && !r_taken && level < ROOM;
   assign ends = words_left == 16'd1 && runs_left == 16'd1 && planes_left == 16'd1;
   always_ff @(posedge clk) begin
-    may_start <= head_valid && !running && !may_start && core_types::satisfied(done, head.waits);
+    may_start <= ready && !running && !may_start;
     if (rst) begin
       may_start <= 1'b0;
       running <= 1'b0;
@@ -79,12 +80,14 @@ module storer
     ends_later <= {ends_later[0], ends};
     memory_later[0] <= memory;
     memory_later[1] <= memory_later[0];
-    finished <= !rst && write_valid && write_ready && last_word;
+    finished <= !rst && write_landed;
+    if (rst) flying <= '0;
+    else flying <= flying + 4'(write_valid && write_ready && write_last) - 4'(write_landed);
   end
   fifo #(.WIDTH(8*N + 33), .LOG2(DEPTH)) leaving (
       .clk, .rst, .push(on_the_way[1]), .tail({ends_later[1], memory_later[1], read_data}),
-      .pop(write_valid && write_ready), .head({last_word, write_address, write_data}), .level
+      .pop(write_valid && write_ready), .head({write_last, write_address, write_data}), .level
   );
   assign write_valid = level != '0;
-  assign idle = !may_start && !running && on_the_way == 2'b0 && level == '0 && !finished;
+  assign idle = !may_start && !running && on_the_way == 2'b0 && level == '0 && flying == '0 && !finished;
 endmodule

@@ -7,11 +7,10 @@ module weight_fetcher
 ) (
     input  logic                 clk,
     input  logic                 rst,
-    input  logic                 head_valid,
+    input  logic                 ready,             // the head is there and waits for nothing
     /* verilator lint_off UNUSEDSIGNAL */ // most of a command is for the issuer
     input  core_types::compute_t             head,
     /* verilator lint_on UNUSEDSIGNAL */
-    input  core_types::counts_t              done,
     input  logic                 issuer_free,
     output logic                 take,              // the issuer takes the head of the queue too
     input  logic                 output_busy,
@@ -45,7 +44,7 @@ module weight_fetcher
   assign reading_parameters = state == PARAMETERS && (index != '0 || !(output_busy || parameters_ready));
   assign idle = state == IDLE && !take && row_valid == '0 && parameter_valid == '0;
   always_ff @(posedge clk) begin
-    take <= head_valid && state == IDLE && !take && issuer_free && core_types::satisfied(done, head.waits);
+    take <= ready && state == IDLE && !take && issuer_free;
     if (pass_started) weights_ready <= 1'b0;
     if (last_started) parameters_ready <= 1'b0;
     if (rst) begin

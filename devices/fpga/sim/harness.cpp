@@ -55,7 +55,7 @@ int run(const uint8_t* commands, uint64_t count, uint8_t* memory, uint64_t bytes
   std::memset(counts, 0, sizeof *counts);
 
   core->rst = 1;
-  core->command_valid = core->data_valid = core->read_ready = core->write_ready = 0;
+  core->command_valid = core->data_valid = core->read_ready = core->write_ready = core->write_landed = 0;
   for (int k = 0; k < 4; k++) {
     core->clk = 0, core->eval();
     core->clk = 1, core->eval();
@@ -71,6 +71,7 @@ int run(const uint8_t* commands, uint64_t count, uint8_t* memory, uint64_t bytes
     core->clk = 0, core->eval();
     // writes go first: they end what others wait for
     core->write_ready = core->write_valid && credit >= word;
+    core->write_landed = core->write_ready && core->write_last;
     if (core->write_ready) credit -= word;
     core->data_valid = !requests.empty() && requests.front().due <= cycle && core->data_ready && credit >= word;
     if (core->data_valid) {
