@@ -30,6 +30,7 @@ from edgeprune.resources import cache_folder, devices_folder
 INSTALL = "install Verilator 5 and g++ (Debian: apt install verilator g++)"
 _FLAGS = ("-O2", "-std=gnu++17", "-fPIC", "-shared", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0")
 _MOST_CYCLES = 1 << 40
+_TOPS = {False: "core", True: "axi_core"}
 _ACTIVITIES = ("working", "no_command", "load", "compute", "store", "weights", "output", "pause")
 
 
@@ -142,8 +143,13 @@ def _library(core: Core) -> ctypes.CDLL:
     return library
 
 
-def build(core: Core) -> Path:
+def build(core: Core, *, bus: bool = False) -> Path:
     """The simulator of a core as a shared library, made where it is not in the cache.
+
+    Args:
+        core: Its parameters.
+        bus: With the registers and the memory ports that a board's bus has (`sim/axi_harness.cpp`), instead of the
+            bare core (`sim/harness.cpp`).
 
     Raises:
         DeviceError: Verilator or a C++ compiler is missing or too old; the hint says how to install them.
@@ -154,31 +160,34 @@ def build(core: Core) -> Path:
         missing = "Verilator" if verilator is None else "a C++ compiler"
         raise DeviceError(f"{missing} is not here, so the core cannot be simulated", hint=INSTALL)
     folder = devices_folder() / "fpga"
-    sources = sources_of(folder)
-    harness = folder / "sim" / "harness.cpp"
+    sources = sources_of(folder, bus=bus)
+    harness = folder / "sim" / ("axi_harness.cpp" if bus else "harness.cpp")
     parts = [path.read_bytes() for path in (*sources, harness)]
     parts += [repr((core.parameters(), _FLAGS)).encode(), _said(verilator, "--version"), _said(compiler, "--version")]
     digest = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
-    built = cache_folder() / "fpga" / f"core-{core.label}-{digest}.so"
+    top = _TOPS[bus]
+    built = cache_folder() / "fpga" / f"{top}-{core.label}-{digest}.so"
     if not built.is_file():
         with _alone(built.with_suffix(".lock")):
             if not built.is_file():
-                _make(core, verilator, compiler, sources, harness, built)
+                _make(core, top, (verilator, compiler), [*sources, harness], built)
     return built
 
 
-def sources_of(folder: Path) -> list[Path]:
-    """The hardware's files, the package of types first as every tool wants it."""
+def sources_of(folder: Path, *, bus: bool = False) -> list[Path]:
+    """The hardware's files, with or without its side to a bus; the package of types first as every tool wants it."""
     first = folder / "rtl" / "core_types.sv"
-    return [first, *sorted(path for path in first.parent.glob("*.sv") if path != first)]
+    files = {path for path in first.parent.glob("*.*v") if bus or not path.name.startswith("axi_")}
+    return [first, *sorted(files - {first})]
 
 
-def _make(core: Core, verilator: str, compiler: str, sources: Sequence[Path], harness: Path, built: Path) -> None:
+def _make(core: Core, top: str, tools: tuple[str, str], sources: Sequence[Path], built: Path) -> None:
+    (verilator, compiler), (*hardware, harness) = tools, sources
     with tempfile.TemporaryDirectory(prefix=".core-", dir=built.parent) as name:
         folder = Path(name)
         parameters = [f"-G{key}={value}" for key, value in core.parameters().items()]
         words = [verilator, "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"]
-        words += ["--top-module", "core", "--prefix", "Vcore", "--Mdir", str(folder), *parameters, *map(str, sources)]
+        words += ["--top-module", top, "--prefix", "Vcore", "--Mdir", str(folder), *parameters, *map(str, hardware)]
         _run(words, "Verilator")
         root = Path(_said(verilator, "--getenv", "VERILATOR_ROOT").decode().strip()) / "include"
         runtime = [root / "verilated.cpp", root / "verilated_threads.cpp"]
