@@ -139,7 +139,8 @@ class Spread(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """[1, A, H, W] and [1, C, H, W] to [1, C, H, W]."""
-        return self.form(a) + self.other(b)
+        spread: Tensor = self.form(a) + self.other(b)
+        return spread
 
 
 def forms(channels: int) -> dict[str, tuple[nn.Module, int]]:

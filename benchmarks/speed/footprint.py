@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from compile_page import FOOTPRINT_FILE, write_page
@@ -51,7 +52,7 @@ class Footprint:
     arena_bytes: int
     workspace_bytes: int
     native_rss_bytes: int
-    onnxruntime_rss_bytes: int | None
+    onnxruntime_rss_bytes: int | None = None
 
     @property
     def subject(self) -> tuple[str, str, str, str]:
@@ -76,7 +77,7 @@ def measure(case: Case, transport: Transport, cache: Cache, target: str) -> Foot
     files = {"native": artifact.model}
     if transport.is_this_machine:
         files["onnxruntime"] = folder / ONNX_FILE
-    peaks: dict[str, int | None] = {"onnxruntime_rss_bytes": None}
+    peaks: dict[str, int] = {}
     for runtime, file in files.items():
         model = transport.push([file])[0]
         with start(transport, runtime, model, 1, cores(transport, 1)) as worker:
@@ -96,10 +97,12 @@ def read(path: Path) -> list[Footprint]:
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     names, sizes = [field.name for field in fields(Footprint)[:4]], [field.name for field in fields(Footprint)[4:]]
-    return [
-        Footprint(*(line[name] for name in names), *(int(line[name]) if line[name] else None for name in sizes))
-        for line in lines
-    ]
+    rows = []
+    for line in lines:
+        values: dict[str, Any] = {name: line[name] for name in names}
+        values |= {name: int(line[name]) if line[name] else None for name in sizes}
+        rows.append(Footprint(**values))
+    return rows
 
 
 def write(rows: Sequence[Footprint], path: Path) -> None:

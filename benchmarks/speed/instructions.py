@@ -95,7 +95,7 @@ def read(path: Path) -> list[Count]:
         return []
     with path.open(newline="") as file:
         return [
-            Count(*[line[name] for name in ("network", "form", "target")], *(int(line[name]) for name in _NUMBERS))
+            Count(line["network"], line["form"], line["target"], *(int(line[name]) for name in _NUMBERS))
             for line in csv.DictReader(file)
         ]
 

@@ -15,8 +15,9 @@ def randomised(network: Network, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     model, generator = network.build(), torch.Generator().manual_seed(seed)
 
-    def uniform(tensor: Tensor, low: float, high: float) -> None:
-        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+    def uniform(tensor: Tensor | None, low: float, high: float) -> None:
+        if tensor is not None:
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
 
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from peer_runtimes import PEERS
@@ -66,17 +67,15 @@ def read(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [
-            Row(
-                **{
-                    **line,
-                    "threads": int(line["threads"]),
-                    "difference": float(line["difference"]) if line["difference"] else None,
-                    "round_ms": tuple(map(float, line["round_ms"].split())),
-                }
-            )
-            for line in csv.DictReader(file)
-        ]
+        return [_row(line) for line in csv.DictReader(file)]
+
+
+def _row(line: Mapping[str, str]) -> Row:
+    values: dict[str, Any] = dict(line)
+    values["threads"] = int(line["threads"])
+    values["difference"] = float(line["difference"]) if line["difference"] else None
+    values["round_ms"] = tuple(map(float, line["round_ms"].split()))
+    return Row(**values)
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
@@ -148,7 +147,7 @@ def mean_quotient(units: Mapping[Unit, Mapping[str, Row]], runtime: str, form: s
 def _pairs(
     units: Mapping[Unit, Mapping[str, Row]], runtime: str, form: str, threads: int
 ) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
-    found = {}
+    found: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     for (network, its_form, its_threads), unit in units.items():
         ours, best = unit.get(runtime), best_peer(unit)
         if (its_form, its_threads) == (form, threads) and ours and ours.status == "ok" and best:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from interleaved import RUNTIMES, timed_in_turn
@@ -161,7 +162,7 @@ def read(path: Path) -> list[Row]:
         return []
     kinds = {field.name: str(field.type) for field in fields(Row)}
 
-    def value(name: str, text: str) -> str | int | float | None:
+    def value(name: str, text: str) -> Any:
         if kinds[name] == "str":
             return text
         return None if not text else int(text) if kinds[name] == "int" else float(text)
