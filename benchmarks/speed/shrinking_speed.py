@@ -51,7 +51,8 @@ class Network:
             return ep.models.build(self.name).eval()
         package = importlib.import_module(self.package)
         build = package.create_model if self.package == "timm" else package.models.get_model
-        return build(self.name).eval()
+        network: nn.Module = build(self.name)
+        return network.eval()
 
 
 NETWORKS = (
