@@ -61,9 +61,9 @@ Load = Callable[[str, int], Runtime]
 def main(load: Load) -> int:
     """Answer requests until `quit`, an error, or the end of stdin; returns the exit status."""
     session = _Session(load)
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         try:
-            going = session.answer(json.loads(line))
+            going = session.answer(json.loads(line.decode("utf-8", "surrogateescape")))
         except BaseException as error:
             trace = traceback.format_exc()
             sys.stderr.write(trace)

@@ -147,6 +147,17 @@ class Unpacked(Said):
     there: bool
 
 
+def line_of(request: dict[str, Any]) -> bytes:
+    r"""A request as the line that a program on the device reads: JSON in UTF-8, a path's odd bytes as they are.
+
+    Characters are not escaped: the static program takes a path as it stands.
+
+    >>> line_of({"path": "/home/jörg"})
+    b'{"path":"/home/j\xc3\xb6rg"}\n'
+    """
+    return json.dumps(request, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+
+
 def parse(line: bytes, device: str) -> dict[str, Any]:
     """The JSON object in a line that came from this device.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import queue
 import threading
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import EdgepruneError, GarbledAnswerError, LinkLostError, RemoteError, TransportError
-from edgeprune.transport.answers import Exit, SensorReading, Started, parse, read
+from edgeprune.transport.answers import Exit, SensorReading, Started, line_of, parse, read
 from edgeprune.transport.client import Client
 
 AGENT_STOP_SECONDS = 2.0
@@ -83,7 +82,7 @@ class Channel:
         Raises:
             RemoteError: the program has ended.
         """
-        line = json.dumps(request, separators=(",", ":")).encode() + b"\n"
+        line = line_of(request)
         with self._writing:
             self._requests.append(line)
             written = not self._ended and self._client.write(line)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edgeprune.resources import devices_folder
+from edgeprune.transport.answers import line_of
 
 HERE = Path(__file__).parent
 LENGTH = 1000
@@ -123,7 +124,7 @@ def test_measure_lasts_as_long_as_asked(program: Path) -> None:
 
 
 def test_serve_speaks_the_protocol_of_the_workers(program: Path, bound: list[str], tmp_path: Path) -> None:
-    out = [str(tmp_path / 'si"gns.bin'), str(tmp_path / "scaled.bin")]
+    out = [str(tmp_path / 'si"gns.bin'), str(tmp_path / "größer.bin")]
     requests: list[dict[str, Any]] = [
         {"op": "load", "model": "any", "threads": 2},
         {"op": "bind", "inputs": [{"path": path, "shape": [1], "dtype": "int8"} for path in bound[1::2]]},
@@ -132,7 +133,7 @@ def test_serve_speaks_the_protocol_of_the_workers(program: Path, bound: list[str
         {"op": "memory", "calls": 2},
         {"op": "quit"},
     ]
-    given = "".join(json.dumps(request, separators=(",", ":")) + "\n" for request in requests)
+    given = b"".join(map(line_of, requests)).decode()
     status, lines = run(program, "serve", "--threads", "2", given=given)
     assert status == 0
     assert [line["ok"] for line in lines if "ok" in line] == ["load", "bind", "check", "time", "memory", "quit"]
