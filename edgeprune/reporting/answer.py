@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from edgeprune.measuring import realised
+from edgeprune.measuring import realised, theoretical_speedup_filters
 from edgeprune.reporting import wording
 from edgeprune.reporting.methods import CLOSE, MethodRow, method_rows
 from edgeprune.reporting.results import PairResult, Results
@@ -37,9 +37,17 @@ def answer(results: Results) -> str:
         by_label.setdefault(labels[wording.setting(pair.key)], []).append(pair)
     promised = _mean([pair.theoretical_macs or 1.0 for pair in pairs])
     return (
-        f"Removing {wording.percent(at)} of the filters promises {wording.times(promised)} by MACs"
+        f"{_asked(at, pairs)} promises {wording.times(promised)} by MACs"
         f"{_over(pairs)}; {_place(pairs)}{_join(_deliveries(by_label))}."
     )
+
+
+def _asked(ratio: float, pairs: Sequence[PairResult]) -> str:
+    """What was pruned; a ratio of weights or columns is none of filters."""
+    filters = theoretical_speedup_filters(ratio)
+    if all(math.isclose(pair.theoretical_filters, filters) for pair in pairs):
+        return f"Removing {wording.percent(ratio)} of the filters"
+    return f"Pruning at a ratio of {wording.percent(ratio)}"
 
 
 def _of_methods(results: Results, rows: Sequence[MethodRow]) -> str:

@@ -109,7 +109,7 @@ def latency(results: Results) -> Figure | None:
             if column == 0:
                 axes.set_ylabel(f"{wording.model_name(model)}\nlatency (ms)")
             if row == len(models) - 1:
-                axes.set_xlabel("filters pruned")
+                axes.set_xlabel("pruning ratio")
     shown = [name for name in VARIANT_FILLS if any(cell.key.network.variant == name for cell in cells)]
     patches = [Patch(label=name, edgecolor="#333333", linewidth=0.4, **VARIANT_FILLS[name]) for name in shown]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, handlelength=1.6)

@@ -197,7 +197,7 @@ def _pairs(cells: Sequence[CellResult], networks: Sequence[Network]) -> tuple[Pa
 def _removed(masked: CellResult) -> float:
     """The part of the filters that is gone: the ratio, up to rounding in each layer; of weights, what they emptied."""
     network, ratio = masked.network, masked.key.network.pruning_ratio
-    if network is None:
+    if network is None or not network.filters:
         return ratio or 0.0
     if ratio is not None and abs(network.pruned_filters - ratio * network.filters) <= len(network.layers) / 2:
         return ratio

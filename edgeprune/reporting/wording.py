@@ -80,7 +80,10 @@ def recipe_label(key: NetworkKey, among: Sequence[NetworkKey]) -> str:
     A dense network has none: "–", or its seed where there are several dense ones.
     """
     alike = [other for other in among if (other.variant == "dense") == (key.variant == "dense")]
-    parts = [] if key.variant == "dense" else [percent(key.pruning_ratio)]
+    ratios = {other.pruning_ratio for other in alike}
+    # 33.3 % and 33 % must not read alike
+    digits = next((few for few in range(3) if len({percent(ratio, few) for ratio in ratios}) == len(ratios)), 3)
+    parts = [] if key.variant == "dense" else [percent(key.pruning_ratio, digits)]
     if key.variant != "dense" and key.pruning_ratio is None:
         parts = [key.method]  # which says the ratios of the layers
     elif len({other.method for other in alike}) > 1:
@@ -93,10 +96,10 @@ def recipe_label(key: NetworkKey, among: Sequence[NetworkKey]) -> str:
 def percent(fraction: float | None, digits: int = 0) -> str:
     """A fraction as a percentage; "–" where it is not known.
 
-    >>> percent(0.425), percent(0.9811, 1), percent(None)
-    ('42 %', '98.1 %', '–')
+    >>> percent(0.425), percent(0.9811, 1), percent(-0.001), percent(None)
+    ('42 %', '98.1 %', '0 %', '–')
     """
-    return UNKNOWN if fraction is None else f"{100 * fraction:.{digits}f} %"
+    return UNKNOWN if fraction is None else f"{100 * fraction:z.{digits}f} %"
 
 
 def points(difference: float) -> str:

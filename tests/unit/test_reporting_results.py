@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
 from edgeprune.errors import ResultsError
@@ -61,6 +62,21 @@ def test_cells_csv_equals_numpy_on_the_journal(folder: Path) -> None:
         assert float(row["accuracy"]) == pytest.approx(network["accuracy"])
         dense = network["key"]["variant"] == "dense"
         assert (row["method"] == "") == (row["pruning_ratio"] == "") == dense
+
+
+def test_pandas_reads_the_tables_as_they_are(folder: Path) -> None:
+    files = csv_files(load(folder))
+    cells, pairs = (pandas.read_csv(io.BytesIO(files[name])) for name in ("cells.csv", "pairs.csv"))
+    numbers = ["latency_ns_median", "macs", "params", "accuracy", "peak_rss_bytes", "temp_c_end", "launches"]
+    assert all(cells[name].dtype.kind in "if" for name in numbers)
+    assert cells["instructions"].isna().all()
+    assert cells["throttled"].dtype == bool
+    assert cells[cells.variant == "dense"]["pruning_ratio"].isna().all()
+    joined = cells.pivot(index=["model", "runtime", "pruning_ratio"], columns="variant", values="latency_ns_median")
+    real = pairs.set_index(["model", "runtime", "pruning_ratio"]).real_speedup
+    assert len(real) == 12
+    quotients = (joined.masked / joined.shrunk).reindex(real.index)
+    assert np.allclose(quotients, real, rtol=0.05)
 
 
 def test_pairs_csv_equals_numpy_on_the_journal_and_finds_what_was_put_in(folder: Path) -> None:
@@ -210,6 +226,7 @@ def test_single_weights_promise_what_the_filters_do_that_they_emptied(tmp_path: 
     ]
     pair = load(sample_run.write_run(tmp_path / "run", made)).pairs[0]
     assert pair.theoretical_filters == pytest.approx(784 / 776)
+    assert answer(load(tmp_path / "run")).startswith("Pruning at a ratio of 50 % promises ")
 
 
 def test_a_run_in_progress_tells_what_is_left(tmp_path: Path) -> None:
@@ -267,6 +284,12 @@ def test_an_unreadable_manifest_is_the_users_to_mend(tmp_path: Path, content: st
     with pytest.raises(ResultsError, match=said) as raised:
         load(folder)
     assert raised.value.hint
+
+
+def test_ratios_that_differ_are_told_apart() -> None:
+    keys = [sample_run.network_key("lenet5", ratio, "shrunk") for ratio in (0.33, 1 / 3, 0.5)]
+    assert [wording.recipe_label(key, keys) for key in keys] == ["33.0 %", "33.3 %", "50.0 %"]
+    assert wording.recipe_label(keys[1], keys[1:]) == "33 %"
 
 
 def test_latex_prints_every_sign_as_it_is() -> None:
