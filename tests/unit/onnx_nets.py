@@ -62,7 +62,7 @@ class Net:
         self.nodes.append(helper.make_node("Split", inputs, names, name=f"split_{len(self.nodes)}", axis=1))
         return names
 
-    def save(self, path: Path, output: str, input_type: int = onnx.TensorProto.FLOAT) -> Path:
+    def save(self, path: Path, output: str, input_type: int = onnx.TensorProto.FLOAT, opset: int = OPSET) -> Path:
         """Write the network whose result is `output`."""
         graph = helper.make_graph(
             self.nodes,
@@ -71,7 +71,7 @@ class Net:
             [helper.make_empty_tensor_value_info(output)],
             self.weights,
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
         inferred = onnx.shape_inference.infer_shapes(model)
         kinds = {value.name: value for value in [*inferred.graph.output, *inferred.graph.value_info]}
         model.graph.output[0].CopyFrom(kinds[output])

@@ -12,7 +12,7 @@ import tvm
 from tvm import relax
 
 from edgeprune.compiling import Artifact, compile_onnx
-from tests.unit.onnx_nets import Net, narrow_target, reference
+from tests.unit.onnx_nets import OPSET, Net, narrow_target, reference
 
 TOLERANCE = 2e-6
 
@@ -22,12 +22,17 @@ def run(artifact: Artifact, image: np.ndarray) -> np.ndarray:
     return np.asarray(machine["main"](tvm.runtime.tensor(image)).numpy())
 
 
-def check(net: Net, output: str, folder: Path, threads: int = 1) -> None:
-    path, image = net.save(folder / "net.onnx", output), net.image()
+def check(net: Net, output: str, folder: Path, threads: int = 1, opset: int = OPSET) -> None:
+    path, image = net.save(folder / "net.onnx", output, opset=opset), net.image()
     want = reference(path, image)
     got = run(compile_onnx(path, folder / "out", runtime="tvm", threads=threads), image)
     assert got.shape == want.shape
     assert np.abs(got - want).max() <= TOLERANCE * max(np.abs(want).max(), 1e-3)
+
+
+def test_a_pad_as_old_opsets_write_it(tmp_path: Path) -> None:
+    net = Net((1, 3, 6, 5))
+    check(net, net.add("Pad", net.conv("x", 3, 5, 1), pads=[0, 0, 1, 2, 0, 0, 0, 1]), tmp_path, opset=9)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 5, 13, 16, 25, 27, 33, 49, 80])

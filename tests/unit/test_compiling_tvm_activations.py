@@ -66,6 +66,12 @@ def test_softmax_over_the_last_axis(shape: list[int], axis: int, tmp_path: Path)
     check(net, net.add("Softmax", net.add("Reshape", "x", net.constant(np.array(shape))), axis=axis), tmp_path)
 
 
+@pytest.mark.parametrize("shape", [[2, 9, 10], [2, 90]])
+def test_softmax_of_an_old_opset_is_over_all_axes_but_the_first(shape: list[int], tmp_path: Path) -> None:
+    net = Net((2, 3, 6, 5))
+    check(net, net.add("Softmax", net.add("Reshape", "x", net.constant(np.array(shape)))), tmp_path, opset=11)
+
+
 def test_softmax_over_rows(tmp_path: Path) -> None:
     net = Net((2, 3, 6, 5))
     check(net, net.add("Softmax", net.conv("x", 3, 9, 1), axis=2), tmp_path)

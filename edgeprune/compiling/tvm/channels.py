@@ -76,11 +76,12 @@ def _shuffled(node: Node, graph: Graph, producers: dict[str, Node]) -> _Picked |
 
 
 def _picked(node: Node, graph: Graph) -> _Picked | None:
-    """What a node rearranges; None for anything else."""
+    """What a node rearranges; None for anything else, and for the operators that old opsets give attributes alone."""
     if node.op == "Concat":
         return _extended(node, graph)
     rules = {"Gather": _gathered, "Pad": _zero_padded, "Slice": _sliced, _PART: _split_off}
-    if node.op not in rules or len(graph.shapes.get(node.inputs[0], ())) not in (2, 4):
+    old = len(node.inputs) < 2 and node.op != _PART
+    if old or node.op not in rules or len(graph.shapes.get(node.inputs[0], ())) not in (2, 4):
         return None
     chosen = rules[node.op](node, graph)
     if chosen is None:

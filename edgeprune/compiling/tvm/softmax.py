@@ -26,15 +26,15 @@ _BY_AXIS = 13  # the opset since when one axis alone is meant
 def softmax(lowering: Lowering, node: Node) -> Value | None:
     """Rule of Softmax."""
     value = lowering.values.get(node.inputs[0])
+    axis = node.attrs.get("axis", -1 if lowering.graph.opset >= _BY_AXIS else 1)
     if isinstance(value, Stored):
-        axis = node.attrs.get("axis", -1 if lowering.graph.opset >= _BY_AXIS else 1) % value.rank
         images = lowering.graph.opset >= _BY_AXIS or value.rank == 2
-        if axis != 1 or not images:
+        if axis % value.rank != 1 or not images:
             return None
         return Stored(_emit(lowering, value.value, value.channels), value.channels, value.rank)
     shape = lowering.graph.shapes.get(node.inputs[0], ())
     last = len(shape) - 1
-    if value is None or not shape or node.attrs.get("axis", -1) % len(shape) != last or value.ty.dtype != "float32":
+    if value is None or not shape or axis % len(shape) != last or value.ty.dtype != "float32":
         return None
     rows = lowering.builder.emit(relax.op.reshape(value, (1, prod(shape[:-2]), prod(shape[-2:-1]), shape[last])))
     return lowering.builder.emit(relax.op.reshape(_emit(lowering, rows, shape[last]), shape))
