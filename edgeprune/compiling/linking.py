@@ -95,7 +95,10 @@ def find_linker(triple: str) -> Linker:
     Raises:
         CompileError: there is none.
     """
-    named = shlex.split(os.environ.get(VARIABLE, ""))
+    try:
+        named = shlex.split(os.environ.get(VARIABLE, ""))
+    except ValueError as error:
+        raise CompileError(f"${VARIABLE} is no command line: {error}", hint=_hint()) from error
     if named:
         found = shutil.which(named[0])
         if found is None:

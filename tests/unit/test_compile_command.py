@@ -218,6 +218,10 @@ def test_no_linker(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyP
     assert told.status == 1
     assert "no compiler for aarch64-linux-musl is installed" in told.text
     assert "pip install ziglang" in told.text
+    monkeypatch.setenv("EDGEPRUNE_CC", "zig 'cc")
+    told = command(plain(tmp_path), "--target", "rpi4")
+    assert told.status == 1
+    assert "$EDGEPRUNE_CC is no command line: No closing quotation" in told.text
 
 
 @pytest.mark.parametrize("emit", ["program", "c"])
