@@ -18,7 +18,14 @@ UNKNOWN = "–"
 RUNTIME_NAMES: Mapping[str, str] = MappingProxyType(
     {"onnxruntime": "ONNX Runtime", "tvm": "TVM", "torch": "PyTorch", "native": "Static program", "fpga": "FPGA"}
 )
-_MODEL_FAMILIES = ("LeNet", "ResNet", "VGG", "DenseNet", "MobileNet", "HRNet")
+_MODEL_FAMILIES = ("LeNet", "ResNet", "VGG", "DenseNet", "HRNet")
+_MODEL_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "alexnet": "AlexNet", "deeplabv3": "DeepLabv3", "densenet_bc121": "DenseNet-BC-121",
+        "densenet_c63": "DenseNet-C-63", "densenet_c87": "DenseNet-C-87", "mobilenetv2": "MobileNetV2",
+        "segnet": "SegNet", "vgg16_imagenet": "VGG-16 (ImageNet)",
+    }
+)  # fmt: skip
 
 Setting = tuple[str, str, str, int, int, str]
 
@@ -31,14 +38,14 @@ def runtime_name(runtime: str) -> str:
 def model_name(model: str) -> str:
     """A model as the papers write it: resnet20 is ResNet-20.
 
-    >>> model_name("resnet20"), model_name("my_package.nets:build")
-    ('ResNet-20', 'my_package.nets:build')
+    >>> model_name("resnet20"), model_name("mobilenetv2"), model_name("my_package.nets:build")
+    ('ResNet-20', 'MobileNetV2', 'my_package.nets:build')
     """
     for family in _MODEL_FAMILIES:
         rest = model[len(family) :]
         if model.lower().startswith(family.lower()) and rest.isdigit():
             return f"{family}-{rest}"
-    return model
+    return _MODEL_NAMES.get(model, model)
 
 
 def setting(key: CellKey) -> Setting:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas
 import pytest
 
+from edgeprune import models
 from edgeprune.errors import ResultsError
 from edgeprune.reporting import answer, load, wording
 from edgeprune.reporting.tables import csv_files, latex_escape, latex_files
@@ -284,6 +285,12 @@ def test_an_unreadable_manifest_is_the_users_to_mend(tmp_path: Path, content: st
     with pytest.raises(ResultsError, match=said) as raised:
         load(folder)
     assert raised.value.hint
+
+
+def test_every_network_has_a_name_of_its_own_as_papers_write_it() -> None:
+    names = [wording.model_name(name) for name in models.names()]
+    assert len(set(names)) == len(names)
+    assert not set(names) & set(models.names())
 
 
 def test_ratios_that_differ_are_told_apart() -> None:
