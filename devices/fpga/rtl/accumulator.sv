@@ -1,13 +1,12 @@
 // int32 sums of up to 2**LOG2 pixels, N channels each. A vector of sums comes in every cycle; the old value is read
 // two cycles before and the new one written one cycle after, so the same pixel may come again after four cycles.
-module accumulator
-#(
+module accumulator #(
     parameter int N = 8,
     parameter int WIDTH = 19,
     parameter int LOG2 = 10
 ) (
     input  logic               clk,
-    input  core_types::token_t             token,         // of the sums two cycles from now
+    input  core_types::token_t token,         // of the sums two cycles from now
     input  logic [   LOG2-1:0] address,
     input  logic [WIDTH*N-1:0] sums,
     output logic               complete,      // `totals` is a finished sum

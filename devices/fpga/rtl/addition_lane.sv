@@ -1,6 +1,6 @@
 // One channel's residual addition and activation, six cycles long:
-//   value = clamp(round((main - zero_main) * scale_main + (skip - zero_skip) * scale_skip) / 2**(shift + 1)) + zero_sum)
-// to [low, high], halves rounded up. Without an addition scale_skip is 0 and scale_main 2**(shift + 1).
+//   value = zero_sum + round(((main - zero_main) * scale_main + (skip - zero_skip) * scale_skip) / 2**(shift + 1))
+// held in [low, high], halves rounded up. Without an addition scale_skip is 0 and scale_main 2**(shift + 1).
 module addition_lane (
     input  logic               clk,
     input  logic signed [ 7:0] main,

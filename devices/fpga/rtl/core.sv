@@ -1,8 +1,7 @@
 // The core: three units that work at the same time (load, compute, store), each with a queue of commands of its own,
 // and four memories between them: activations A, results R, weights W and the sums.
 // Commands come in one stream, each says how many commands of the other units must be done before it may begin.
-module core
-#(
+module core #(
     parameter int N = 8,        // input and output channels at once, a power of two, at least 4
     parameter int A_LOG2 = 12,  // words of N bytes
     parameter int R_LOG2 = 11,
@@ -106,8 +105,8 @@ module core
   core_types::token_t token;
   weight_fetcher #(.N(N)) fetch (
       .clk, .rst, .ready(compute_level != '0 && compute_missing == '0), .head(compute_head), .issuer_free,
-      .take(compute_pop), .output_busy, .pass_started, .last_started, .weights_ready, .parameters_ready, .read_address(w_address),
-      .weights_load, .weights_diagonal, .weights_row, .parameter_load, .parameter_index, .idle(fetcher_idle)
+      .take(compute_pop), .output_busy, .pass_started, .last_started, .weights_ready, .parameters_ready,
+      .read_address(w_address), .weights_load, .weights_diagonal, .weights_row, .parameter_load, .parameter_index, .idle(fetcher_idle)
   );
   issuer issue (
       .clk, .rst, .take(compute_pop), .head(compute_head), .weights_ready, .parameters_ready, .free(issuer_free),

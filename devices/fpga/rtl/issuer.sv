@@ -1,13 +1,12 @@
 // Sends activations to the array, one vector a cycle. A pass is one tap of the kernel and one group of N input
 // channels: all output pixels of the tile against one N x N block of weights. Passes follow each other without a gap,
 // across commands too. `next_*` is the pass to come, plain names are the pass that runs.
-module issuer
-(
+module issuer (
     input  logic        clk,
     input  logic        rst,
     input  logic        take,
     /* verilator lint_off UNUSEDSIGNAL */ // some of a command is for the weight fetcher
-    input  core_types::compute_t    head,
+    input  core_types::compute_t head,
     /* verilator lint_on UNUSEDSIGNAL */
     input  logic        weights_ready,
     input  logic        parameters_ready,
@@ -15,8 +14,8 @@ module issuer
     output logic        pass_started,
     output logic        last_started,
     output logic        command_started,
-    output core_types::output_t     settings,
-    output core_types::token_t      token,
+    output core_types::output_t settings,
+    output core_types::token_t token,
     output logic [15:0] a_address,
     output logic [15:0] acc_address,
     output logic        in_picture,            // one cycle later: the sample lies in the picture
@@ -105,9 +104,10 @@ module issuer
 
   // ---- the pass that runs ----
   logic begins, first, last, maximum, ends;
+  logic column_ends, row_ends;  // columns_left and rows_left are 0: kept, for a comparison here would be too slow
   logic [15:0] columns_left, rows_left, width, x, y, x_start, row_address, row_step, in_columns, in_rows;
   logic [7:0] stride_columns, stride_rows, padding_value;
-  assign final_vector = active && columns_left == '0 && rows_left == '0;
+  assign final_vector = active && column_ends && row_ends;
   assign token.valid = active;
   assign token.swap = active && begins;
   assign token.first = first;
@@ -136,8 +136,10 @@ module issuer
       x_start <= next_x;
       y <= next_y;
       columns_left <= last_column;
+      column_ends <= last_column == '0;
       width <= last_column;
       rows_left <= last_row;
+      row_ends <= last_row == '0;
       row_step <= command.row_step;
       in_columns <= command.in_columns;
       in_rows <= command.in_rows;
@@ -146,18 +148,21 @@ module issuer
       padding_value <= command.padding;
     end else if (active) begin
       acc_address <= acc_address + 16'd1;
-      if (columns_left != '0) begin
+      if (!column_ends) begin
         columns_left <= columns_left - 16'd1;
+        column_ends <= columns_left == 16'd1;
         a_address <= a_address + 16'(stride_columns);
         x <= x + 16'(stride_columns);
       end else begin
         columns_left <= width;
+        column_ends <= width == '0;
         rows_left <= rows_left - 16'd1;
+        row_ends <= rows_left == 16'd1;
         a_address <= row_address;
         row_address <= row_address + row_step;
         x <= x_start;
         y <= y + 16'(stride_rows);
-        if (rows_left == '0) active <= 1'b0;
+        if (row_ends) active <= 1'b0;
       end
     end
   end

@@ -1,14 +1,13 @@
 // Memory to buffers. One half asks the memory, the other receives: the latency is paid once, not once a command.
 // A load is planes x runs x words: a run is contiguous in memory, the buffer is filled from `address` upward.
-module loader
-#(
+module loader #(
     parameter int N = 8
 ) (
     input  logic           clk,
     input  logic           rst,
     input  logic           ready,         // the head is there and waits for nothing
     /* verilator lint_off UNUSEDSIGNAL */ // words 7 to 15 are empty, what to wait for is seen to
-    input  core_types::transfer_t      head,
+    input  core_types::transfer_t head,
     /* verilator lint_on UNUSEDSIGNAL */
     output logic           pop,
     output logic           read_valid,
@@ -82,7 +81,8 @@ module loader
   );
   assign data_ready = !data_level[3];
   assign entry_pop = !receiving && inflight_level != '0;
-  assign data_pop = receiving && data_level != '0 && !(where == core_types::BUFFER_A && a_taken) && !(where == core_types::BUFFER_R && r_taken);
+  assign data_pop = receiving && data_level != '0 && !(where == core_types::BUFFER_A && a_taken)
+      && !(where == core_types::BUFFER_R && r_taken);
   assign idle = !asking && !may_start && !receiving && inflight_level == '0 && !finished;
   logic [15:0] next_address;
   always_ff @(posedge clk) begin

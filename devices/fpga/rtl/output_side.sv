@@ -1,7 +1,6 @@
 // From finished sums to int8 results in the buffers: N lanes of requantisation and residual addition, fifteen cycles
 // from a sum to its result. The settings of a command hold until its last result is out; `busy` says so.
-module output_side
-#(
+module output_side #(
     parameter int N = 8
 ) (
     input  logic            clk,
@@ -11,7 +10,7 @@ module output_side
     input  logic [     3:0] parameter_index,
     input  logic [ 8*N-1:0] parameter_word,
     input  logic            begins,           // the last pass of a command starts: these are its settings
-    input  core_types::output_t         settings,
+    input  core_types::output_t settings,
     input  logic            complete,
     input  logic            ends,
     input  logic [32*N-1:0] totals,

@@ -1,13 +1,12 @@
 // Result buffer to memory. It reads R in the cycles that the residual addition leaves free.
-module storer
-#(
+module storer #(
     parameter int N = 8
 ) (
     input  logic           clk,
     input  logic           rst,
     input  logic           ready,          // the head is there and waits for nothing
     /* verilator lint_off UNUSEDSIGNAL */ // words 7 to 15 are empty, what to wait for is seen to
-    input  core_types::transfer_t      head,
+    input  core_types::transfer_t head,
     /* verilator lint_on UNUSEDSIGNAL */
     output logic           pop,
     input  logic           r_taken,        // this cycle's read port of R belongs to the addition

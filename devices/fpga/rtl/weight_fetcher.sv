@@ -1,15 +1,14 @@
 // Takes compute commands in order when what they wait for is done, and keeps the array's waiting weights filled one
 // pass ahead. The words of a command lie in W in the order they are needed: the weights of every pass, then the
 // parameters of the output side if the command finishes its sums.
-module weight_fetcher
-#(
+module weight_fetcher #(
     parameter int N = 8
 ) (
     input  logic                 clk,
     input  logic                 rst,
     input  logic                 ready,             // the head is there and waits for nothing
     /* verilator lint_off UNUSEDSIGNAL */ // most of a command is for the issuer
-    input  core_types::compute_t             head,
+    input  core_types::compute_t head,
     /* verilator lint_on UNUSEDSIGNAL */
     input  logic                 issuer_free,
     output logic                 take,              // the issuer takes the head of the queue too

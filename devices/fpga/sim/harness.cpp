@@ -1,4 +1,5 @@
-// Simulation of the core: runs a command stream on the Verilated core, with a memory whose latency and bandwidth are given. Start with `run`.
+// Simulation of the core: runs a command stream on the Verilated core, with a memory whose latency and bandwidth are
+// given. Start with `run`.
 //
 // The memory: a read request is answered `latency` cycles later, in the order of the requests; reads and writes share
 // `bandwidth` bytes a cycle (given as bytes a 256 cycles), each at most one word of N bytes a cycle. Commands come
