@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.speed.array_utilisation import resnet20
 from edgeprune.compiling.fpga import simulator
 from edgeprune.compiling.fpga.geometry import Core, Memory
 from edgeprune.compiling.fpga.layers import Addition, Layer, addition, fold, folded, pooling
@@ -21,6 +22,7 @@ from tests.fpga_streams import random_stream
 
 CORE = Core(8)
 SAME = (1, 1, 1, 1)
+FLOORS = {8: 0.985, 16: 0.975}  # of all multiply-adds that the arrays could have done, a little below what is reached
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -140,6 +142,14 @@ def test_bytes_cycles_and_ends_of_commands_are_those_of_the_layer() -> None:
     assert done.bytes_written == 16 * 12 * 12
     assert max(timing.end for timing in done.timings) <= done.cycles
     assert sum(timing.stall_cycles for timing in done.timings) == sum(done.stalls.values()) - done.stalls["no_command"]
+
+
+@pytest.mark.parametrize("n", [8, 16])
+def test_resnet20_keeps_the_multipliers_at_work(n: int) -> None:
+    stream = resnet20(Core(n))
+    done = simulate(stream.program, stream.memory)
+    np.testing.assert_array_equal(done.memory, execute(Core(n), stream.program.commands, stream.memory))
+    assert FLOORS[n] < stream.utilisation(done) <= 1
 
 
 def test_a_stream_that_waits_for_itself_is_told() -> None:
