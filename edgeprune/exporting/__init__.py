@@ -1,4 +1,4 @@
-"""ONNX files, and the gate that their numbers equal the network's. Start with `export_onnx`, then `check_parity`.
+"""ONNX files, the gate that their numbers equal the network's, their int8 form. Start with `export_onnx`.
 
 Importing this package loads neither torch nor a runtime until a name that needs it is used.
 """
@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.exporting.parity import PARITY_TOLERANCE, check_parity, parity
+from edgeprune.exporting.quantise import quantise
 from edgeprune.exporting.quiet import quiet
 
 if TYPE_CHECKING:
     from edgeprune.exporting.onnx_file import export_onnx
 
-__all__ = ["PARITY_TOLERANCE", "check_parity", "export_onnx", "parity", "quiet"]
+__all__ = ["PARITY_TOLERANCE", "check_parity", "export_onnx", "parity", "quantise", "quiet"]
 
 
 def __getattr__(name: str) -> Any:
