@@ -213,14 +213,45 @@ def folded(layer: Layer) -> Layer:
     )  # fmt: skip
 
 
-def fold(layer: Layer, tensor: Int8) -> Int8:
-    """A picture int8 [channels, rows, columns] as `folded(layer)` reads it: one copy a column of the kernel."""
+@dataclass(frozen=True)
+class ColumnFold:
+    """How a picture is written for `folded(layer)`: one copy of it a column of the kernel.
+
+    Attributes:
+        left, right: Columns of `value` beside the picture.
+        value: The zero point.
+        starts: First column of each copy, in the picture with its borders.
+        step: Every how many columns are copied.
+        columns: Of a copy.
+    """
+
+    left: int
+    right: int
+    value: int
+    starts: tuple[int, ...]
+    step: int
+    columns: int
+
+    def apply(self, tensor: Int8) -> Int8:
+        """int8 [channels, rows, columns] as it is to be written."""
+        wide = np.pad(tensor, ((0, 0), (0, 0), (self.left, self.right)), constant_values=self.value)
+        reach = (self.columns - 1) * self.step + 1
+        return np.concatenate([wide[:, :, start : start + reach : self.step] for start in self.starts])
+
+
+def column_fold(layer: Layer, columns: int) -> ColumnFold:
+    """How a picture of so many columns is written for `folded(layer)`."""
     _, left, _, right = layer.padding
-    wide = np.pad(tensor, ((0, 0), (0, 0), (left, right)), constant_values=layer.padding_value)
-    columns = layer.picture(*tensor.shape[1:])[1]
-    reach = (columns - 1) * layer.stride[1] + 1
-    starts = [k * layer.dilation[1] for k in range(layer.weights.shape[3])]
-    return np.concatenate([wide[:, :, start : start + reach : layer.stride[1]] for start in starts])
+    width = layer.weights.shape[3]
+    reach = (width - 1) * layer.dilation[1] + 1
+    copied = (columns + left + right - reach) // layer.stride[1] + 1
+    starts = tuple(k * layer.dilation[1] for k in range(width))
+    return ColumnFold(left, right, layer.padding_value, starts, layer.stride[1], copied)
+
+
+def fold(layer: Layer, tensor: Int8) -> Int8:
+    """A picture int8 [channels, rows, columns] as `folded(layer)` reads it."""
+    return column_fold(layer, tensor.shape[2]).apply(tensor)
 
 
 def parameters(layer: Layer, n: int, out_plane: int) -> Int8:

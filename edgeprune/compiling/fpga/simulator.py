@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.compiling.fpga.commands import unit
+from edgeprune.compiling.fpga.commands import UNITS
 from edgeprune.compiling.fpga.geometry import Core, Memory
-from edgeprune.compiling.fpga.program import Program
 from edgeprune.errors import CompileError, DeviceError, StorageError
 from edgeprune.resources import cache_folder, devices_folder
 
@@ -43,6 +43,17 @@ class _Counts(ctypes.Structure):
         ("cycles", ctypes.c_uint64), ("bytes_read", ctypes.c_uint64), ("bytes_written", ctypes.c_uint64),
         ("activity", ctypes.c_uint64 * 8), ("wrong_address", ctypes.c_uint64),
     )  # fmt: skip
+
+
+class Stream(Protocol):
+    """Commands for a core: a `Program`, or what was stored of one."""
+
+    @property
+    def core(self) -> Core:
+        """What they are for."""
+
+    def words(self) -> NDArray[np.uint32]:
+        """uint32 [commands, 16]."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class Simulation:
 
 
 def simulate(
-    program: Program, memory: NDArray[np.int8], behind: Memory | None = None, *, most_cycles: int = _MOST_CYCLES
+    program: Stream, memory: NDArray[np.int8], behind: Memory | None = None, *, most_cycles: int = _MOST_CYCLES
 ) -> Simulation:
     """Run a program over a memory image; the image itself stays as it is.
 
@@ -112,7 +123,7 @@ def simulate(
         ctypes.byref(counts), _at(records),
     )  # fmt: skip
     if status:
-        raise _failure(status, program, counts, records)
+        raise _failure(status, core, words, counts, records)
     stalls = dict(zip(_ACTIVITIES, counts.activity, strict=True))
     busy = stalls.pop("working")
     return Simulation(
@@ -121,15 +132,16 @@ def simulate(
     )  # fmt: skip
 
 
-def _failure(status: int, program: Program, counts: _Counts, records: NDArray[np.uint64]) -> DeviceError:
-    where = f"the simulated {program.core.label} core"
+def _failure(
+    status: int, core: Core, words: NDArray[np.uint32], counts: _Counts, records: NDArray[np.uint64]
+) -> DeviceError:
+    where = f"the simulated {core.label} core"
     if status == 1:
         return DeviceError(f"{where} reached for byte {counts.wrong_address}, which its memory does not have")
     left = [index for index, end in enumerate(records[:-1, 1]) if not end]
-    first = next(iter(left), None)
-    at = "" if first is None else f" at command {first}, a {unit(program.commands[first])}"
-    words = "stands still" if status == 2 else "has not ended in the cycles that were allowed"
-    return DeviceError(f"{where} {words}{at}; {len(left)} of {len(program.commands)} commands are left")
+    at = f" at command {left[0]}, a {UNITS[int(words[left[0], 0]) & 3]}" if left else ""
+    what = "stands still" if status == 2 else "has not ended in the cycles that were allowed"
+    return DeviceError(f"{where} {what}{at}; {len(left)} of {len(words)} commands are left")
 
 
 def _at(array: NDArray[np.generic]) -> ctypes.c_void_p:
