@@ -7,6 +7,7 @@ Units stand in the names: `_ns`, `_bytes`, `_c` (degrees Celsius), `_hz`. What c
 History of the schema:
     1  (0.1.0)  first version
     2  (0.1.0)  launches that only compare numbers (purpose "check"), on emulated devices that were reached
+    3  (0.1.0)  cells on simulated accelerators: accuracy of the int8 network, what one inference takes (`Accelerated`)
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 EMULATED_PREFIX = "emulated-"
+SIMULATED_PREFIX = "fpga-sim-"
 
 Variant = Literal["dense", "masked", "shrunk"]
 Status = Literal["ok", "invalid", "failed", "skipped"]
@@ -66,6 +68,11 @@ class CellKey(Record):
     def is_emulated(self) -> bool:
         """Whether the device is an emulated one: instructions are counted there, and nothing is timed."""
         return self.device.startswith(EMULATED_PREFIX)
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the device is a simulated accelerator: cycles are counted there, and nothing is timed."""
+        return self.device.startswith(SIMULATED_PREFIX)
 
     @property
     def cell_id(self) -> str:
@@ -169,8 +176,50 @@ class Launch(Record):
     thermal_wait_s: float = 0.0
 
 
+class AcceleratedLayer(Record):
+    """What one layer of a network takes on an accelerator.
+
+    `cycles` are those from the end of the layers before to its own; `layer` names the ONNX nodes that it is.
+    """
+
+    layer: str
+    op: str
+    in_channels: int
+    out_channels: int
+    rows: int
+    columns: int
+    macs: int
+    cycles: int
+    stall_cycles: int
+    bytes_moved: int
+
+
+class Accelerated(Record):
+    """What one inference takes on an accelerator, the host's part apart.
+
+    `stalls` are the cycles in which its array stood still, by what it waited for. `macs` are the multiply-adds of the
+    network that it does, on `multipliers`; `host_nodes` and `host_macs` are left to the host, of `nodes` and
+    `host_macs + macs` in all.
+    """
+
+    multipliers: int
+    macs: int
+    busy_cycles: int
+    bytes_read: int
+    bytes_written: int
+    stalls: dict[str, int]
+    nodes: int
+    host_nodes: list[str]
+    host_macs: int
+    parity_rel: float
+    layers: list[AcceleratedLayer]
+
+
 class CellEnd(Record):
-    """A cell is finished: measured, or given up with a reason."""
+    """A cell is finished: measured, or given up with a reason.
+
+    `accuracy` is that of the network as it runs there, where it is not the float32 one.
+    """
 
     kind: Literal["cell"] = "cell"
     session_id: str
@@ -183,6 +232,15 @@ class CellEnd(Record):
     arena_bytes: int | None = None
     instructions: int | None = None
     cycles: int | None = None
+    accuracy: float | None = None
+    accelerated: Accelerated | None = None
+
+    @property
+    def array_utilisation(self) -> float | None:
+        """The network's multiply-adds a cycle over the array's multipliers."""
+        if self.accelerated is None or not self.cycles:
+            return None
+        return self.accelerated.macs / (self.accelerated.multipliers * self.cycles)
 
 
 JournalRecord = Annotated[Session | DeviceFacts | Network | Launch | CellEnd, Field(discriminator="kind")]
@@ -192,7 +250,8 @@ CELL_COLUMNS = (
     "run_id cell_id model dataset method pruning_ratio seed variant runtime target device threads batch precision "
     "status reason params nonzero_params macs accuracy onnx_bytes compressed_bytes artifact_bytes parity_rel "
     "latency_ns_median latency_ns_ci_low latency_ns_ci_high latency_ns_p90 launches samples peak_rss_bytes "
-    "weights_bytes arena_bytes instructions cycles temp_c_start temp_c_end throttled flags"
+    "weights_bytes arena_bytes instructions cycles array_utilisation bytes_moved stall_cycles host_macs_share "
+    "temp_c_start temp_c_end throttled flags"
 ).split()
 
 PAIR_COLUMNS = (
@@ -202,6 +261,11 @@ PAIR_COLUMNS = (
 
 LAYER_COLUMNS = (
     "model dataset method pruning_ratio seed variant layer op in_channels out_channels params macs"
+).split()
+
+CYCLE_COLUMNS = (
+    "model dataset method pruning_ratio seed variant device layer op in_channels out_channels rows columns macs cycles "
+    "stall_cycles bytes_moved"
 ).split()
 
 

@@ -43,7 +43,9 @@ def carry_out(given: argparse.Namespace) -> int:
         left = [key for key in here if key.cell_id not in ends]
         launches = sum(max(0, plan.launches - timed[key.cell_id]) for key in left)
         seconds = launches * (plan.seconds + plan.warmup_seconds + 1.0)
-        to_go = "seconds a cell, instructions are counted" if here[0].is_emulated else f"about {duration(seconds)}"
+        to_go = f"about {duration(seconds)}"
+        if here[0].is_emulated or here[0].is_simulated:
+            to_go = f"seconds a cell, {'instructions' if here[0].is_emulated else 'cycles'} are counted"
         counts = [str(states[state]) for state in ("ok", "invalid", "failed", "skipped", "left")]
         rows.append((device, str(len(here)), *counts, to_go if left else "-", heard.get(device, "never")))
     running = "a run is writing here now" if journal.is_locked(folder) else "no run is active"

@@ -4,9 +4,9 @@ Importing this package loads neither torch nor tvm nor onnx; a runtime's compile
 """
 
 from edgeprune.compiling.artifact import Artifact, load_artifact
-from edgeprune.compiling.compiler import compile_module, compile_onnx, emit_c
+from edgeprune.compiling.compiler import compile_module, compile_onnx, emit_c, target_ingredients
 from edgeprune.compiling.processors import HOST, Target, target, targets
-from edgeprune.compiling.registry import distributions, is_program, runtimes, takes_module
+from edgeprune.compiling.registry import distributions, is_accelerator, is_program, runtimes, takes_module
 
 __all__ = [
     "HOST",
@@ -16,10 +16,12 @@ __all__ = [
     "compile_onnx",
     "distributions",
     "emit_c",
+    "is_accelerator",
     "is_program",
     "load_artifact",
     "runtimes",
     "takes_module",
     "target",
+    "target_ingredients",
     "targets",
 ]

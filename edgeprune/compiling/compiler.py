@@ -10,9 +10,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgeprune.compiling import fpga
 from edgeprune.compiling.artifact import Artifact, Built
 from edgeprune.compiling.processors import Target
 from edgeprune.compiling.processors import target as find_target
@@ -34,10 +36,10 @@ def compile_onnx(
     """Compile an ONNX file for a runtime and a target.
 
     Args:
-        onnx_path: float32 network with static shapes.
+        onnx_path: float32 network with static shapes; int8 (`exporting.quantise`) for an accelerator.
         out: Folder for the files; made if missing, files of an earlier compilation are replaced.
         runtime: One of `runtimes()`.
-        target: One of `targets()`.
+        target: One of `targets()`; a core such as `fpga-16x16` for an accelerator.
         threads: Threads the network will run on, at least 1.
         tuned: Folder with what `edgeprune tune` found for the target and so many threads.
 
@@ -51,7 +53,8 @@ def compile_onnx(
         >>> compile_onnx(Path("lenet5.onnx"), Path("compiled"), runtime="tvm").model  # doctest: +SKIP
         PosixPath('compiled/model.so')
     """
-    entry, where = find_runtime(runtime), find_target(target)
+    entry = find_runtime(runtime)
+    where = fpga.core_of(target) if entry.is_accelerator else find_target(target)
     if entry.takes_module:
         raise UserError(f"the runtime {runtime} takes a PyTorch module, not an ONNX file", hint="use compile_module")
     if not onnx_path.is_file():
@@ -62,6 +65,17 @@ def compile_onnx(
     build = entry.build()
     options = {"tuned": tuned} if tuned is not None else {}
     return _publish(out, runtime, target, threads, lambda folder: build(onnx_path, folder, where, threads, **options))
+
+
+def target_ingredients(runtime: str, target: str) -> Any:
+    """Everything of a target that decides what is compiled for it.
+
+    Raises:
+        UnknownNameError: no such runtime or target.
+    """
+    if find_runtime(runtime).is_accelerator:
+        return asdict(fpga.core_of(target))
+    return find_target(target).ingredients()
 
 
 def emit_c(onnx_path: Path, out: Path, *, target: str = "host") -> tuple[Path, ...]:

@@ -23,6 +23,7 @@ class Runtime:
         takes_module: The source is a PyTorch module with example inputs instead of an ONNX file.
         takes_tuned: `build` takes what `edgeprune tune` found, as `tuned`.
         is_program: The model that it makes is a program that needs no worker (`devices/native/`).
+        is_accelerator: The source is an int8 ONNX file, the target a core (`compiling.fpga.core_of`).
     """
 
     module: str
@@ -30,6 +31,7 @@ class Runtime:
     takes_module: bool = False
     takes_tuned: bool = False
     is_program: bool = False
+    is_accelerator: bool = False
 
     def build(self) -> Build:
         """The function that makes the files."""
@@ -38,6 +40,7 @@ class Runtime:
 
 
 _RUNTIMES = {
+    "fpga": Runtime("edgeprune.compiling.fpga.build", ("onnx", "onnxruntime"), is_accelerator=True),
     "native": Runtime(
         "edgeprune.compiling.native.build",
         ("apache-tvm", "apache-tvm-ffi", "onnx", "ziglang"),
@@ -82,6 +85,15 @@ def is_program(name: str) -> bool:
         UnknownNameError: there is no such runtime.
     """
     return runtime(name).is_program
+
+
+def is_accelerator(name: str) -> bool:
+    """Whether a runtime's compiler takes an int8 network and makes what an accelerator runs.
+
+    Raises:
+        UnknownNameError: there is no such runtime.
+    """
+    return runtime(name).is_accelerator
 
 
 def distributions(name: str) -> tuple[str, ...]:

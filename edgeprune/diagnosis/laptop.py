@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from edgeprune import emulation
+from edgeprune.compiling import fpga
 from edgeprune.diagnosis.finding import Finding, judged
 from edgeprune.errors import DeviceError
 from edgeprune.resources import cache_folder
@@ -33,6 +34,7 @@ def look_here() -> Iterator[Finding]:
     missing = "TVM cannot link its libraries: sudo apt-get install gcc"
     yield judged(compiler is not None, "C compiler", compiler or "none", "", missing, bad="blocked")
     yield from _static_programs()
+    yield _simulator()
     cache = cache_folder()
     place = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(place).free
@@ -61,6 +63,14 @@ def _program(check: str, command: list[str], advice: str) -> Finding:
     lines = (done.stdout + done.stderr).strip().splitlines()
     version = next((line for line in lines if line.startswith("Version")), lines[0] if lines else "")
     return Finding("good", check, version.removeprefix("Version ") or command[0])
+
+
+def _simulator() -> Finding:
+    """What the simulated accelerators need."""
+    try:
+        return Finding("good", "simulator", fpga.simulator_version())
+    except DeviceError as error:
+        return Finding("warning", "simulator", f"{error.message}: no cycles are counted", "", error.hint or "")
 
 
 def _static_programs() -> Iterator[Finding]:

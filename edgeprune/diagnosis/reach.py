@@ -68,7 +68,9 @@ def visit(device: Device, way: Transport) -> Iterator[Finding]:
         yield Finding("blocked", "programs", error.message, "", _advice(error))
     if not way.is_this_machine:
         reasons = {
-            name: transport.why_not(name, facts) for name in compiling.runtimes() if not compiling.is_program(name)
+            name: transport.why_not(name, facts)
+            for name in compiling.runtimes()
+            if not compiling.is_program(name) and not compiling.is_accelerator(name)
         }
         yield from judge_python(facts, bits, reasons)
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from edgeprune import compiling, emulation, profiles, standins, transport
+from edgeprune.compiling import fpga
 from edgeprune.errors import DeviceError, EdgepruneError
 from edgeprune.transport import Device
 
@@ -21,7 +22,7 @@ class Answer:
         state: answers, no answer, not running, available, ...
         hardware: What it calls itself.
         target: What would be compiled for it.
-        system: Its operating system or, of an emulated one, its emulator.
+        system: Its operating system or, of an emulated or simulated one, what carries it out.
         reason: Why it does not answer, and what to do.
     """
 
@@ -54,13 +55,13 @@ def call(devices: Sequence[Device]) -> list[Answer]:
 
 
 def others() -> list[Answer]:
-    """The stand-ins that do not run, and the emulated devices."""
+    """The stand-ins that do not run, the emulated devices, and the simulated ones."""
     idle = [
         Answer(name, "not running", reason=f"edgeprune devices up {name}")
         for name in standins.names()
         if not standins.device(standins.folder_of(name))
     ]
-    return idle + [_emulated(name) for name in emulation.devices()]
+    return idle + [_emulated(name) for name in emulation.devices()] + [_simulated(name) for name in fpga.devices()]
 
 
 def _ask(device: Device) -> Answer:
@@ -89,3 +90,14 @@ def _emulated(name: str) -> Answer:
     except DeviceError as error:
         return Answer(name, "needs qemu-user", hardware, target.name, reason=error.hint or error.message)
     return Answer(name, "available", hardware, target.name, version)
+
+
+def _simulated(name: str) -> Answer:
+    """A simulated accelerator: cycles are counted there, with Verilator."""
+    target = fpga.target_of(name) or ""
+    hardware = f"{fpga.core_of(target).label} int8 multipliers, counts cycles"
+    try:
+        version = fpga.simulator_version()
+    except DeviceError as error:
+        return Answer(name, "needs Verilator", hardware, target, reason=error.hint or error.message)
+    return Answer(name, "available", hardware, target, version)

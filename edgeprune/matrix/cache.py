@@ -71,7 +71,7 @@ def key(ingredients: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-_SOURCES = (".py", ".sh", ".c", ".h")
+_SOURCES = (".py", ".sh", ".c", ".h", ".sv", ".cpp")
 
 
 @lru_cache

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Literal
 
 from edgeprune import compiling, emulation, pruning, transport
+from edgeprune.compiling import fpga
 from edgeprune.matrix.spec import MatrixSpec, ModelSpec, PruneSpec
 from edgeprune.schema import CellKey, NetworkKey
 from edgeprune.transport import Device
@@ -26,6 +27,7 @@ class Recipe:
     seed: int
     batchnorm: Literal["mask", "keep"]
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    align: int | None = None
 
     @property
     def label(self) -> str:
@@ -36,6 +38,8 @@ class Recipe:
         if self.batchnorm != "mask":
             parts.append(f"bn-{self.batchnorm}")
         details = [f"{key}={self.options[key]}" for key in sorted(self.options)]
+        if self.align is not None:
+            details.append(f"align={self.align}")
         if isinstance(self.ratio, Mapping):
             details += [f"{layer}:{self.ratio[layer]:g}" for layer in sorted(self.ratio)]
         return "-".join(parts) + (f"({','.join(details)})" if details else "")
@@ -85,7 +89,8 @@ def networks(spec: MatrixSpec) -> list[PlannedNetwork]:
 def cells(spec: MatrixSpec, targets: Mapping[str, str] | None = None) -> list[CellKey]:
     """All cells; those that are compared with each other stand together (see `groups`).
 
-    On an emulated device instructions are counted, of programs on one thread: other runtimes have no cells there.
+    On an emulated device instructions are counted, of programs on one thread: other runtimes have no cells there. On a
+    simulated accelerator cycles are, of one image at a time, and its runtime has no cells elsewhere.
 
     Args:
         spec: The matrix.
@@ -94,7 +99,15 @@ def cells(spec: MatrixSpec, targets: Mapping[str, str] | None = None) -> list[Ce
     """
     found = targets if targets is not None else {device.name: stated_target(device) for device in spec.devices}
     return [
-        CellKey(network=network.key, runtime=runtime, target=found[name], device=name, threads=threads, batch=batch)
+        CellKey(
+            network=network.key,
+            runtime=runtime,
+            target=found[name],
+            device=name,
+            threads=threads,
+            batch=batch,
+            precision="int8" if compiling.is_accelerator(runtime) else "fp32",
+        )
         for name in [device.name for device in spec.devices]
         for model in spec.models
         for runtime, threads, batch in product(*_settings(spec, name))
@@ -106,13 +119,16 @@ def cells(spec: MatrixSpec, targets: Mapping[str, str] | None = None) -> list[Ce
 def stated_target(device: Device) -> str:
     """The target of a device that need not be asked; UNKNOWN_TARGET where it must be."""
     here = compiling.HOST if device.name == transport.LOCAL else UNKNOWN_TARGET
-    return device.target or emulation.target_of(device.name) or here
+    return device.target or emulation.target_of(device.name) or fpga.target_of(device.name) or here
 
 
 def _settings(spec: MatrixSpec, device: str) -> tuple[Sequence[str], Sequence[int], Sequence[int]]:
     """The runtimes, numbers of threads and batch sizes of a device's cells."""
+    if fpga.target_of(device) is not None:
+        return [runtime for runtime in spec.runtimes if compiling.is_accelerator(runtime)], [1], [1]
     if emulation.target_of(device) is None:
-        return spec.runtimes, spec.threads, spec.batch
+        others = [runtime for runtime in spec.runtimes if not compiling.is_accelerator(runtime)]
+        return others, spec.threads, spec.batch
     return [runtime for runtime in spec.runtimes if compiling.is_program(runtime)], [1], spec.batch
 
 
@@ -134,8 +150,8 @@ def unit(key: CellKey) -> str:
 
 
 def _recipes(entry: PruneSpec) -> list[Recipe]:
-    combinations = product(entry.method, entry.scope, entry.ratio, entry.seed)
+    combinations = product(entry.method, entry.scope, entry.align, entry.ratio, entry.seed)
     return [
-        Recipe(method, scope or pruning.default_scope(method), ratio, seed, entry.batchnorm, entry.options)
-        for method, scope, ratio, seed in combinations
+        Recipe(method, scope or pruning.default_scope(method), ratio, seed, entry.batchnorm, entry.options, align)
+        for method, scope, align, ratio, seed in combinations
     ]

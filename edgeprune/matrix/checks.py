@@ -82,8 +82,12 @@ def _check_data(data: DataSpec, where: Place, lines: Lines) -> None:
 
 def _check_device(spec: MatrixSpec, device: Device, where: Place, lines: Lines) -> None:
     from edgeprune import compiling, emulation
+    from edgeprune.compiling import fpga
 
     place = lines.place(where)
+    if fpga.target_of(device.name) is not None:
+        _check_simulated(spec, device, place)
+        return
     if emulation.target_of(device.name) is not None:
         if device.name not in emulation.devices() or device.address:
             hint = nearest_hint(device.name, emulation.devices())
@@ -94,12 +98,32 @@ def _check_device(spec: MatrixSpec, device: Device, where: Place, lines: Lines) 
                 hint="add native to the runtimes",
             )
         return
+    if all(map(compiling.is_accelerator, spec.runtimes)):
+        raise MatrixError(
+            f"{place}: {device.name} has nothing to run: {', '.join(spec.runtimes)} runs on simulated devices alone",
+            hint=f"a device of {', '.join(fpga.devices())}, or another runtime beside it",
+        )
     try:
         transport.check(device, transport.names())
         if device.target:
             compiling.target(device.target)
     except UserError as error:
         raise MatrixError(f"{place}: {error.message}", hint=error.hint) from None
+
+
+def _check_simulated(spec: MatrixSpec, device: Device, place: str) -> None:
+    from edgeprune import compiling
+    from edgeprune.compiling import fpga
+
+    if device.name not in fpga.devices() or device.address:
+        raise MatrixError(f"{place}: unknown device {device.name!r}", hint=nearest_hint(device.name, fpga.devices()))
+    if not any(map(compiling.is_accelerator, spec.runtimes)):
+        raise MatrixError(
+            f"{place}: {device.name} counts cycles of accelerated networks, and no runtime makes one",
+            hint="add fpga to the runtimes",
+        )
+    if 1 not in spec.batch:
+        raise MatrixError(f"{place}: {device.name} takes one image at a time", hint="add 1 to the batch sizes")
 
 
 def check_lists(spec: MatrixSpec, lines: Lines) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgeprune.compiling import Artifact
 from edgeprune.schema import CellEnd, CellKey
 
@@ -14,8 +16,9 @@ def end_of(
     status: str = "ok",
     reason: str = "",
     instructions: int | None = None,
+    **more: Any,
 ) -> CellEnd:
-    """The record of a cell's end, with the sizes of its artifact where there is one."""
+    """The record of a cell's end, with the sizes of its artifact where there is one; `more` are fields of it."""
     return CellEnd.model_validate(
         {
             "session_id": session_id,
@@ -27,5 +30,6 @@ def end_of(
             "weights_bytes": artifact and artifact.weights_bytes,
             "arena_bytes": artifact and artifact.arena_bytes,
             "instructions": instructions,
+            **more,
         }
     )

@@ -23,12 +23,19 @@ class Making:
         """What builds the network of a cell."""
         return Task("network", self._job(key), key.batch)
 
+    def quantised(self, key: CellKey) -> Task:
+        """What makes its int8 form."""
+        return Task("quantised", self._job(key), key.batch)
+
     def artifact(self, key: CellKey) -> Task:
         """What compiles it for the cell's runtime and target."""
         return Task("artifact", self._job(key), key.batch, key.runtime, key.target, key.threads)
 
     def _job(self, key: CellKey) -> NetworkJob:
         planned = self._planned[key.network]
+        shrink = self._spec.shrink.changes()
+        if planned.recipe is not None and planned.recipe.align is not None:
+            shrink = {**shrink, "align": planned.recipe.align}
         return NetworkJob(
             model=planned.model,
             dataset=self._spec.data_of(planned.model),
@@ -37,7 +44,7 @@ class Making:
             recipe=planned.recipe,
             train=self._spec.train.changes(),
             finetune=self._spec.finetune.changes(),
-            shrink=self._spec.shrink.changes() if key.network.variant == "shrunk" else {},
+            shrink=shrink if key.network.variant == "shrunk" else {},
         )
 
 
@@ -51,6 +58,10 @@ class Made:
     def network(self, key: CellKey) -> Prepared:
         """What came of building a cell's network."""
         return self._results[identity(self._making.network(key))]
+
+    def quantised(self, key: CellKey) -> Prepared:
+        """What came of quantising it."""
+        return self._results[identity(self._making.quantised(key))]
 
     def artifact(self, key: CellKey) -> Prepared:
         """What came of compiling it."""

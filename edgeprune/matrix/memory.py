@@ -58,6 +58,8 @@ class Memory:
             return False
         if key.is_emulated:  # one that was skipped is asked for again: qemu-user may be here now
             return end.instructions is not None and key.network in self.networks
+        if key.is_simulated:  # so may Verilator
+            return end.cycles is not None and key.network in self.networks
         made = self.launches_of(key)
         blocks = {launch.block for launch in made if launch.purpose == "latency"}
         complete = blocks >= set(range(self._plan.launches)) and any(one.purpose == "memory" for one in made)

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeprune import manifest as manifests
 from edgeprune import transport
+from edgeprune.compiling import fpga
 from edgeprune.emulation import Emulator
 from edgeprune.errors import LinkLostError, ResultsError
 from edgeprune.manifest import Manifest, other_machine
@@ -97,6 +98,18 @@ class Reach:
         emulator = emulator_for(name)
         self.write_down(name, facts_of(name, emulator))
         return emulator
+
+    def simulator(self, device: Device) -> None:
+        """Build the simulator of a simulated accelerator, once for all runs: a minute.
+
+        Raises:
+            DeviceError: Verilator or a C++ compiler is not here.
+        """
+        self._say(f"{device.name}: the simulator is built if it is not in the cache, about a minute")
+        facts = fpga.facts_of(fpga.core_of(fpga.target_of(device.name) or ""))
+        if device.clock_mhz is not None:
+            facts["assumed_clock_mhz"] = device.clock_mhz
+        self.write_down(device.name, facts)
 
     def write_down(self, name: str, facts: dict[str, Any]) -> None:
         """Note what a device says of itself, in the journal and in the manifest; devices' threads do so too."""

@@ -34,6 +34,7 @@ from edgeprune.matrix.pool import Prepared, prepare_all
 from edgeprune.matrix.progress import RunProgress
 from edgeprune.matrix.reaching import Reach
 from edgeprune.matrix.side_by_side import Laptop, work_side_by_side
+from edgeprune.matrix.simulated import simulate_cell
 from edgeprune.matrix.spec import MatrixSpec
 from edgeprune.matrix.stages import NETWORK_FILE
 from edgeprune.matrix.targets import Targets, find_targets
@@ -127,18 +128,23 @@ class _Run:
         with Reach(
             self._folder, self._manifest, self._memory, self._targets, self._session_id, say, self._patience_s
         ) as reach:
-            emulators: dict[str, Emulator] = {}
+            emulators: dict[str, Emulator | None] = {}
             devices: list[DeviceInUse] = []
             for name in dict.fromkeys(key.device for key in to_do):
                 here = [key for key in to_do if key.device == name]
                 try:
-                    if here[0].is_emulated:
+                    device = next(one for one in self._spec.devices if one.name == name)
+                    if here[0].is_simulated:
+                        reach.simulator(device)
+                        emulators[name] = None
+                    elif here[0].is_emulated:
                         emulators[name] = reach.emulator(name)
                     else:
-                        devices.append(reach.device(next(one for one in self._spec.devices if one.name == name)))
+                        devices.append(reach.device(device))
                 except DeviceError as error:
-                    # an emulator that is missing is no fault of this run
-                    self._give_up_all(here, "skipped" if here[0].is_emulated else "failed", told(error))
+                    # an emulator or a simulator that is missing is no fault of this run
+                    is_missing = here[0].is_emulated or here[0].is_simulated
+                    self._give_up_all(here, "skipped" if is_missing else "failed", told(error))
             reached = {*emulators, *(device.way.name for device in devices)}
             to_do = self._possible(devices, [key for key in to_do if key.device in reached])
             made = self._prepare(keys, to_do)
@@ -203,7 +209,7 @@ class _Run:
         self,
         reach: Reach,
         devices: Sequence[DeviceInUse],
-        emulators: Mapping[str, Emulator],
+        emulators: Mapping[str, Emulator | None],
         keys: Sequence[CellKey],
         to_do: Sequence[CellKey],
         made: Made,
@@ -238,16 +244,23 @@ class _Run:
         for together in (others, here):
             work_side_by_side([on(device) for device in together], context.laptop, context.stop)
 
-    def _count(self, emulator: Emulator, key: CellKey, keys: Sequence[CellKey], made: Made) -> None:
-        """Count the instructions of a cell on an emulated device."""
+    def _count(self, emulator: Emulator | None, key: CellKey, keys: Sequence[CellKey], made: Made) -> None:
+        """Count the instructions of a cell on an emulated device, or its cycles on a simulated one."""
         folders = made.folders(key)
         if folders is None:
             return
         network, folder = folders
         own = [one for one in keys if one.device == key.device]
         ended = sum(self._memory.is_finished(one) for one in own)
-        self._progress.measuring(key, "counting instructions", (ended, len(own)), None)
-        self._end(count_cell(self._session_id, key, self._cache, folder, network, emulator))
+        what = "instructions" if emulator else "cycles"
+        self._progress.measuring(key, f"counting {what}", (ended, len(own)), None)
+        if emulator is not None:
+            end = count_cell(self._session_id, key, self._cache, folder, network, emulator)
+        else:
+            quantised = made.quantised(key).folder
+            assert quantised is not None  # else there would be no artifact
+            end = simulate_cell(self._session_id, key, self._cache, folder, network, quantised)
+        self._end(end)
 
     def _give_up_all(self, keys: Sequence[CellKey], status: str, reason: str) -> None:
         """End cells of one cause, told once; finished partners of others, which stand among them, stay as they are."""

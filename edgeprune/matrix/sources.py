@@ -64,7 +64,7 @@ def weights_ingredients(job: NetworkJob) -> dict[str, Any]:
         return dense_ingredients(job)
     return {
         "dense": dense_ingredients(job.dense()),
-        "recipe": asdict(job.recipe),
+        "recipe": {name: value for name, value in asdict(job.recipe).items() if name != "align"},  # of shrinking alone
         "own_criterion": _own_source(job.recipe.method) if pruning.is_users_own(job.recipe.method) else None,
         "finetune": dict(job.finetune),
         "code": fingerprint("pruning"),

@@ -107,7 +107,8 @@ class PruneSpec(_Strict):
 
     A scope that is left out is what the method's paper has. `options` are those of all methods of the entry. A ratio
     may be a mapping of layers to theirs: `{conv1: 0.5, conv2: 0.7}`; layers that it does not name stay whole. A method
-    `package.module:function` is a criterion of the user's own; naming it runs their code.
+    `package.module:function` is a criterion of the user's own; naming it runs their code. `align` is that of `shrink`,
+    for the networks of this entry alone.
     """
 
     models: Annotated[list[str], BeforeValidator(_as_list)] = []
@@ -116,6 +117,7 @@ class PruneSpec(_Strict):
     seed: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_as_list)] = [0]
     scope: Annotated[list[Literal["local", "global"] | None], BeforeValidator(_as_list)] = [None]
     batchnorm: Literal["mask", "keep"] = "mask"
+    align: Annotated[list[Literal[8, 16] | None], BeforeValidator(_as_list)] = [None]
     options: dict[str, str | int | float | bool] = {}
 
 
@@ -229,13 +231,17 @@ def with_devices(spec: MatrixSpec, devices: Sequence[str]) -> MatrixSpec:
         UserError: no device of that name is known.
     """
     from edgeprune import emulation
+    from edgeprune.compiling import fpga
 
     if not devices:
         raise UserError("--devices names no device", hint="allowed: " + ", ".join(transport.names()))
     found = []
     for name in dict.fromkeys(devices):
         try:
-            found.append(Device(name=name) if name in emulation.devices() else transport.find(name, spec.devices))
+            if name in emulation.devices() or name in fpga.devices():
+                found.append(next((one for one in spec.devices if one.name == name), Device(name=name)))
+            else:
+                found.append(transport.find(name, spec.devices))
         except UserError as error:
             raise UserError(f"--devices: {error.message}", hint=error.hint) from None
     return spec.model_copy(update={"devices": found})

@@ -42,6 +42,7 @@ NETWORK_FILE = "network.json"
 INPUT_FILE = "input.bin"
 REFERENCE_FILE = "reference.npy"
 ONNX_FILE = "model.onnx"
+CALIBRATION_IMAGES = 128
 _MASKS_FILE = "masks.safetensors"
 
 
@@ -51,8 +52,10 @@ def prepare(cache: Cache, task: Task, progress: Progress) -> Path:
     Raises:
         EdgepruneError: the stage failed; the message says which network and why.
     """
-    stage = {"dense": _dense, "recipe": _recipe, "network": _network, "artifact": _artifact}[task.stage]
-    return stage(cache, task, progress)
+    stages = {
+        "dense": _dense, "recipe": _recipe, "network": _network, "quantised": _quantised, "artifact": _artifact,
+    }  # fmt: skip
+    return stages[task.stage](cache, task, progress)
 
 
 # --- train and prune --------------------------------------------------------------------------------------------------
@@ -206,19 +209,44 @@ def _filters(job: NetworkJob, origin: Path) -> tuple[int, int]:
     return pruning.Masks.load(origin / _MASKS_FILE).structures
 
 
+# --- int8 -------------------------------------------------------------------------------------------------------------
+
+
+def _quantised(cache: Cache, task: Task, progress: Progress) -> Path:
+    network = _network(cache, Task("network", task.job, task.batch), progress)
+    ingredients = {
+        "network": json.loads((network / NETWORK_FILE).read_text())["made_from"],
+        "images": CALIBRATION_IMAGES,
+        "code": fingerprint("exporting", "matrix/int8.py"),
+        "versions": versions("onnxruntime", "onnx"),
+    }
+
+    def build(folder: Path) -> None:
+        from edgeprune.matrix import int8
+
+        progress("quantising", 0.0)
+        int8.build(folder, network / ONNX_FILE, network / INPUT_FILE, dataset_of(task.job))
+
+    return cache.make("quantised", ingredients, build)
+
+
 # --- compile ----------------------------------------------------------------------------------------------------------
 
 
 def _artifact(cache: Cache, task: Task, progress: Progress) -> Path:
     network = _network(cache, Task("network", task.job, task.batch), progress)
+    is_int8 = compiling.is_accelerator(task.runtime)
+    source = _quantised(cache, task, progress) if is_int8 else network
     ingredients = {
         "network": json.loads((network / NETWORK_FILE).read_text())["made_from"],
         "runtime": task.runtime,
-        "target": compiling.target(task.target).ingredients(),
+        "target": compiling.target_ingredients(task.runtime, task.target),
         "threads": task.threads,
         "code": fingerprint("compiling", "devices/native"),
         "versions": versions(*compiling.distributions(task.runtime)),
     }
+    if is_int8:
+        ingredients["quantised"] = source.name
 
     def build(folder: Path) -> None:
         progress("compiling", 0.0)
@@ -226,7 +254,7 @@ def _artifact(cache: Cache, task: Task, progress: Progress) -> Path:
             _compile_module(folder, task, cache)
         else:
             compiling.compile_onnx(
-                network / ONNX_FILE, folder, runtime=task.runtime, target=task.target, threads=task.threads
+                source / ONNX_FILE, folder, runtime=task.runtime, target=task.target, threads=task.threads
             )
 
     return cache.make("artifact", ingredients, build)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from edgeprune import compiling
 from edgeprune.matrix.cells import Recipe
 from edgeprune.matrix.spec import DataSpec, ModelSpec, data_from_json
 
-StageName = Literal["dense", "recipe", "network", "artifact"]
+StageName = Literal["dense", "recipe", "network", "quantised", "artifact"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class NetworkJob:
         """The task that makes this network's weights; masked and shrunk share theirs."""
         if self.recipe is None:
             return Task("dense", self.dense())
-        return Task("recipe", replace(self, variant="masked", shrink={}))
+        return Task("recipe", replace(self, variant="masked", shrink={}, recipe=replace(self.recipe, align=None)))
 
 
 @dataclass(frozen=True)
 class Task:
-    """One stage for one network; `runtime` and what follows matter to the stages `network` and `artifact`."""
+    """One stage for one network; `runtime` and what follows matter to the stage `artifact` alone."""
 
     stage: StageName
     job: NetworkJob
@@ -59,6 +60,7 @@ class Task:
             "dense": f"train {job.model.label}",
             "recipe": f"prune {job.model.label}{recipe}",
             "network": f"build {network}",
+            "quantised": f"quantise {network}",
             "artifact": f"compile {network} for {self.runtime}{place}",
         }
         return words[self.stage]
@@ -68,6 +70,9 @@ def needs(task: Task) -> Task | None:
     """The task whose result this one starts from."""
     job = task.job
     if task.stage == "artifact":
+        is_int8 = compiling.is_accelerator(task.runtime)
+        return Task("quantised" if is_int8 else "network", job, task.batch)
+    if task.stage == "quantised":
         return Task("network", job, task.batch)
     if task.stage == "network":
         return job.origin()

@@ -2,7 +2,8 @@
 
 `answer` takes the pruning ratio with most finished pairs, the nearest to one half among equals, and over its networks
 the geometric mean, as ratios are averaged. It says "slower" and "no measurable change" where that is what the intervals
-say. Of several methods it tells how many keep the accuracy, and what the fastest of these gains.
+say. Where nothing is timed, and cycles of a simulated accelerator are counted, it tells these. Of several methods it
+tells how many keep the accuracy, and what the fastest of these gains.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 
 from edgeprune.measuring import realised, theoretical_speedup_filters
 from edgeprune.reporting import wording
+from edgeprune.reporting.counts import gains, target_labels
 from edgeprune.reporting.methods import CLOSE, MethodRow, method_rows
 from edgeprune.reporting.results import PairResult, Results
 
@@ -130,12 +132,16 @@ def _place(pairs: Sequence[PairResult]) -> str:
 
 
 def _no_answer(results: Results) -> str:
+    if told := _of_cycles(results):
+        return told
     left = sum(results.is_timed(key) for key in results.unfinished)
     done, wrong = len(results.timed), sum(not cell.ok for cell in results.timed)
     if results.counts_instructions and not left + done:
         return (
             "There is no answer: nothing is timed on emulated devices, only numbers compared and instructions counted."
         )
+    if results.counts_cycles and not left + done:
+        return "There is no answer: no dense and shrunk network are both simulated."
     if left:
         return (
             f"There is no answer yet: no masked and shrunk network are both measured; {left} "
@@ -147,6 +153,27 @@ def _no_answer(results: Results) -> str:
             "network are left to compare."
         )
     return "There is no answer: the matrix holds no masked and shrunk network to compare."
+
+
+def _of_cycles(results: Results) -> str:
+    """What simulated accelerators deliver of the ratio with most networks, the nearest to one half among equals."""
+    counted = [one for one in gains(results, "cycles") if one.gain and one.theoretical_macs]
+    ratios = Counter(one.key.network.pruning_ratio for one in counted if one.key.network.pruning_ratio)
+    if results.timed or not ratios:
+        return ""
+    at = max(sorted(ratios, key=lambda ratio: (abs(ratio - 0.5), ratio)), key=lambda ratio: ratios[ratio])
+    mine = [one for one in counted if one.key.network.pruning_ratio == at]
+    labels = target_labels(mine)
+    delivered = []
+    for setting, label in labels.items():
+        own = [one for one in mine if wording.setting(one.key) == setting]
+        delivered.append(f"{wording.times(_mean([one.gain or 1.0 for one in own]))} on {label}")
+    networks = {one.key.network.network_id: one for one in mine}.values()
+    models = list(dict.fromkeys(wording.model_name(one.key.network.model) for one in networks))
+    over = f"mean of {len(networks)} networks" if len(networks) > len(models) else _join(models)
+    promised = wording.times(_mean([one.theoretical_macs or 1.0 for one in networks]))
+    words = f"Removing {wording.percent(at)} of the filters promises {promised} by MACs ({over}); an int8 accelerator's"
+    return f"{words} cycles fall {_join(delivered)}, simulated."
 
 
 def _mean(ratios: Sequence[float]) -> float:

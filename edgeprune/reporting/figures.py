@@ -2,7 +2,7 @@
 
 `draw` makes matplotlib figures from `Results`, `encode` turns one into PDF, SVG or PNG. No pyplot, so no global state
 and no display; no dates inside, so that equal results give equal files. Each figure is a function of its own, in
-`plot_speed`, `plot_instructions`, `plot_size` and `plot_methods`; start with `plot_speed.speedup`, which is the point
+`plot_speed`, `plot_counts`, `plot_size` and `plot_methods`; start with `plot_speed.speedup`, which is the point
 of a run.
 """
 
@@ -12,7 +12,7 @@ import io
 
 from matplotlib.figure import Figure
 
-from edgeprune.reporting import plot_instructions, plot_methods, plot_size, plot_speed
+from edgeprune.reporting import plot_counts, plot_methods, plot_size, plot_speed
 from edgeprune.reporting.methods import fitting
 from edgeprune.reporting.plot_style import styled
 from edgeprune.reporting.results import Results
@@ -31,7 +31,9 @@ def draw(results: Results) -> dict[str, Figure]:
         "methods": plot_methods.by_method,
         "speedup": plot_speed.speedup,
         "latency": plot_speed.latency,
-        "instructions": plot_instructions.instructions,
+        "instructions": plot_counts.instructions,
+        "cycles": plot_counts.cycles,
+        "staircase": plot_counts.staircase,
         "accuracy": plot_size.accuracy,
         "compression": plot_size.compression,
     }

@@ -21,13 +21,16 @@ from edgeprune.reporting import wording
 from edgeprune.reporting.answer import answer
 from edgeprune.reporting.methods import COMPARING, fitting
 from edgeprune.reporting.page_tables import (
+    accelerator_table,
     cells_table,
+    cycles_table,
     instructions_table,
     methods_table,
     networks_table,
     pairs_table,
 )
 from edgeprune.reporting.results import CellResult, Results
+from edgeprune.reporting.staircase import STAIRCASE, steps_in_words
 
 CAPTIONS: Mapping[str, tuple[str, str]] = {
     "pareto": (
@@ -62,6 +65,19 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
         "dense network's, against what the MACs promise. Filled points are shrunk networks, hollow ones masked, and "
         "the lines start at the dense network. On the dashed line all of the MACs' promise is saved; on the grey line "
         "nothing is. Both axes are logarithmic. A count is no latency: it says nothing of memory and caches.",
+    ),
+    "cycles": (
+        "Promised gain and an accelerator's cycles",
+        "Cycles of one inference of the int8 network on a simulated array of multipliers: how many times fewer than "
+        "the dense network's, against what the MACs promise. Filled points are shrunk networks, hollow ones masked, "
+        "and the lines start at the dense network. Both axes are logarithmic. Cycles are of this array alone, not of "
+        "any vendor's.",
+    ),
+    "staircase": (
+        "What a layer's width costs on an array",
+        "Cycles of a 3x3 convolution by its channels, in and out, over those of the widest; the dashed line is what "
+        "its MACs say. An array computes so many channels at once as it is wide, and a group that is not full costs "
+        "what a full one does: only widths at the foot of a step save cycles.",
     ),
     "accuracy": (
         "Accuracy against what was pruned",
@@ -121,7 +137,16 @@ def page(results: Results, svg: Mapping[str, bytes], files: Sequence[str]) -> st
         figures=_figures(results, svg),
         missing=_missing(results, svg),
         tables=[
-            make(results) for make in (methods_table, pairs_table, instructions_table, cells_table, networks_table)
+            make(results)
+            for make in (
+                methods_table,
+                pairs_table,
+                instructions_table,
+                cycles_table,
+                accelerator_table,
+                cells_table,
+                networks_table,
+            )
         ],
         flags=_flags(results),
         noise=_noise(results),
@@ -169,8 +194,10 @@ def _figures(results: Results, svg: Mapping[str, bytes]) -> list[dict[str, str]]
 
 
 def _missing(results: Results, svg: Mapping[str, bytes]) -> list[str]:
-    """The titles of figures that could not be drawn; that of instructions only where they were to be counted."""
-    asked = [name for name in fitting(results, CAPTIONS) if name != "instructions" or results.counts_instructions]
+    """The titles of figures that could not be drawn; those of counts only where something was to be counted."""
+    wanted = {"instructions": results.counts_instructions, "cycles": results.counts_cycles,
+              "staircase": results.counts_cycles}  # fmt: skip
+    asked = [name for name in fitting(results, CAPTIONS) if wanted.get(name, True)]
     return [CAPTIONS[name][0] for name in asked if name not in svg]
 
 
@@ -209,6 +236,7 @@ def _notes(results: Results) -> list[str]:
     """What the builders of networks have to say, and operations whose MACs are not in the counts."""
     notes = [f"{wording.model_name(one.key.model)} {one.key.variant}: {note}" for one in results.networks
              for note in one.notes]  # fmt: skip
+    notes += steps_in_words(results)
     uncounted: dict[str, set[str]] = {}
     for network in results.networks:
         uncounted.setdefault(network.key.model, set()).update(network.uncounted_ops)
@@ -223,7 +251,7 @@ def _notes(results: Results) -> list[str]:
 def _alt(results: Results, name: str, title: str) -> str:
     """What a reader who cannot see the figure needs: its subject, and where its numbers stand."""
     models = ", ".join(dict.fromkeys(wording.model_name(network.key.model) for network in results.networks))
-    tables = {"speedup": "Pairs", "latency": "Cells", "instructions": "Instructions"}
+    tables = {"speedup": "Pairs", "latency": "Cells", "instructions": "Instructions", "cycles": "Cycles"}
     table = (tables | dict.fromkeys(COMPARING, "Methods")).get(name, "Networks")
     return f"{title} of {models}. Its numbers are in the table {table} below."
 
@@ -236,7 +264,8 @@ def _width(svg: bytes) -> str:
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values in words; what the device could not tell, and the protocol's own word, are left out."""
-    told = [(wording.fact_name(name), wording.fact(name, value)) for name, value in facts.items() if name != "event"]
+    told = [(wording.fact_name(name), wording.fact(name, value)) for name, value in facts.items()
+            if name not in ("event", STAIRCASE)]  # fmt: skip
     return [(name, value) for name, value in told if value != wording.UNKNOWN]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgeprune.measuring import LatencySummary, RatioSummary
 from edgeprune.reporting import wording
-from edgeprune.reporting.instructions import InstructionGain, gains, target_labels
+from edgeprune.reporting.counts import Counted, CountGain, gains, target_labels
 from edgeprune.reporting.methods import MethodRow, method_rows, settings_of
 from edgeprune.reporting.results import CellResult, PairResult, Results
 from edgeprune.schema import Network, NetworkKey
@@ -90,11 +90,20 @@ def methods_table(results: Results) -> Table:
 
 def instructions_table(results: Results) -> Table:
     """Instructions of dense, masked and shrunk networks under emulation, a row a shrunk network that was counted."""
-    counted = gains(results)
+    return _counts_table(results, "instructions")
+
+
+def cycles_table(results: Results) -> Table:
+    """Cycles of dense, masked and shrunk networks on simulated accelerators, a row a shrunk network."""
+    return _counts_table(results, "cycles")
+
+
+def _counts_table(results: Results, what: Counted) -> Table:
+    counted = gains(results, what)
     labels = target_labels(counted)
     keys = [one.key.network for one in counted]
 
-    def row(one: InstructionGain) -> tuple[Field, ...]:
+    def row(one: CountGain) -> tuple[Field, ...]:
         return (
             _text(wording.model_name(one.key.network.model)),
             _recipe(one.key.network, keys),
@@ -108,10 +117,50 @@ def instructions_table(results: Results) -> Table:
 
     columns = (
         "Network", "Pruned", "Target", "Dense (millions)", "Masked (millions)", "Shrunk (millions)", "Fewer MACs",
-        "Fewer instructions",
+        f"Fewer {what}",
     )  # fmt: skip
     numeric = (False, True, False, True, True, True, True, True)
-    return Table("Instructions", columns, numeric, tuple(row(one) for one in counted))
+    return Table(what.capitalize(), columns, numeric, tuple(row(one) for one in counted))
+
+
+def accelerator_table(results: Results) -> Table:
+    """What one inference takes on simulated accelerators, a row a cell; layer by layer it is in cycles.csv."""
+    cells = [cell for cell in results.cells if cell.end.accelerated is not None]
+    labels = wording.setting_labels(cell.key for cell in cells)
+    keys = [cell.key.network for cell in cells]
+
+    def row(cell: CellResult) -> tuple[Field, ...]:
+        one, key = cell.end.accelerated, cell.key.network
+        assert one is not None
+        stalls, cycles = sum(one.stalls.values()), cell.end.cycles
+        return (
+            _text(wording.model_name(key.model)),
+            _text(key.variant),
+            _recipe(key, keys),
+            _text(labels[wording.setting(cell.key)]),
+            _number(cell.end.accuracy, lambda accuracy: wording.percent(accuracy, 1)),
+            _number(cycles, "{:,}".format, "strong"),
+            _number(cell.end.array_utilisation, wording.percent),
+            _number(stalls / cycles if cycles else None, wording.percent),
+            _number(_nanoseconds(results, cell, "fmax_mhz"), wording.millions),
+            _number(_nanoseconds(results, cell, "assumed_clock_mhz"), wording.millions),
+            _number(one.bytes_read + one.bytes_written, wording.byte_size),
+            _number(len(one.host_nodes) / max(1, one.nodes), wording.percent),
+            _number(one.host_macs / max(1, one.host_macs + one.macs), wording.percent),
+        )
+
+    columns = (
+        "Network", "Variant", "Pruned", "Array", "int8 accuracy", "Cycles", "MACs of the array's", "Stalls",
+        "ms at the clock routed", "ms at an assumed clock", "Moved", "Nodes on the host", "MACs on the host",
+    )  # fmt: skip
+    numeric = (False, False, True, False, *[True] * 9)
+    return Table("Accelerator", columns, numeric, tuple(row(cell) for cell in cells))
+
+
+def _nanoseconds(results: Results, cell: CellResult, clock: str) -> float | None:
+    """Nanoseconds that the cycles are at a clock of the device's facts: on paper, measured by nobody."""
+    megahertz = results.devices.get(cell.key.device, {}).get(clock)
+    return None if megahertz is None or cell.end.cycles is None else 1e3 * cell.end.cycles / megahertz
 
 
 def cells_table(results: Results) -> Table:

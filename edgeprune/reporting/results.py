@@ -102,16 +102,27 @@ class Results:
 
     @property
     def timed(self) -> tuple[CellResult, ...]:
-        """The cells of devices that are timed: all but the emulated ones."""
+        """The cells of devices that are timed: all but emulated and simulated ones."""
         return tuple(cell for cell in self.cells if self.is_timed(cell.key))
 
     @property
     def counts_instructions(self) -> bool:
         """Whether the matrix names an emulated device."""
-        return not all(self.is_timed(key) for key in (*(cell.key for cell in self.cells), *self.unfinished))
+        return any(not self.is_timed(key) and not key.is_simulated for key in self._keys)
+
+    @property
+    def counts_cycles(self) -> bool:
+        """Whether the matrix names a simulated accelerator."""
+        return any(key.is_simulated for key in self._keys)
+
+    @property
+    def _keys(self) -> tuple[CellKey, ...]:
+        return (*(cell.key for cell in self.cells), *self.unfinished)
 
     def is_timed(self, key: CellKey) -> bool:
-        """Whether the cell's device is a real one: neither emulated by name nor, by its own facts, a stand-in."""
+        """Whether the cell's device is a real one: neither emulated nor simulated, by name or by its own facts."""
+        if key.is_simulated:
+            return False
         return not key.is_emulated and not self.devices.get(key.device, {}).get("emulated")
 
     def dense(self, key: NetworkKey) -> Network | None:
@@ -177,7 +188,7 @@ def _pairs(cells: Sequence[CellResult], networks: Sequence[Network]) -> tuple[Pa
     by_id = {cell.end.cell_id: cell for cell in cells if cell.ok}
     pairs = []
     for shrunk in by_id.values():
-        if shrunk.key.network.variant != "shrunk" or shrunk.key.is_emulated:
+        if shrunk.key.network.variant != "shrunk" or shrunk.key.is_emulated or shrunk.key.is_simulated:
             continue
         masked = by_id.get(_with_variant(shrunk.key, "masked").cell_id)
         if masked is None:

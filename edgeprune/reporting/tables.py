@@ -13,21 +13,23 @@ from typing import Any
 
 from edgeprune.measuring import LatencySummary, throttled_window
 from edgeprune.reporting import wording
-from edgeprune.reporting.instructions import InstructionGain, gains, target_labels
+from edgeprune.reporting.counts import Counted, CountGain, gains, target_labels
 from edgeprune.reporting.methods import MethodRow, method_rows, settings_of
 from edgeprune.reporting.results import CellResult, PairResult, Results
-from edgeprune.schema import CELL_COLUMNS, LAYER_COLUMNS, PAIR_COLUMNS, CellKey, Launch
+from edgeprune.schema import CELL_COLUMNS, CYCLE_COLUMNS, LAYER_COLUMNS, PAIR_COLUMNS, CellEnd, CellKey, Launch
 
 Row = dict[str, Any]
 
 
 def csv_files(results: Results) -> dict[str, bytes]:
-    """The three CSV files by name, UTF-8 with a header line and \\n line ends."""
-    return {
+    """The CSV files by name, UTF-8 with a header line and \\n line ends."""
+    made = {
         "cells.csv": _csv(CELL_COLUMNS, [cell_row(results.manifest.run_id, cell) for cell in results.cells]),
         "pairs.csv": _csv(PAIR_COLUMNS, [pair_row(pair) for pair in results.pairs]),
         "layers.csv": _csv(LAYER_COLUMNS, layer_rows(results)),
     }
+    cycles = cycle_rows(results)
+    return made | ({"cycles.csv": _csv(CYCLE_COLUMNS, cycles)} if cycles else {})
 
 
 def cell_row(run_id: str, cell: CellResult) -> Row:
@@ -37,6 +39,8 @@ def cell_row(run_id: str, cell: CellResult) -> Row:
     """
     memory = [launch.peak_rss_bytes for launch in cell.launches if launch.peak_rss_bytes is not None]
     parities = [launch.parity_rel for launch in cell.launches if launch.parity_rel is not None]
+    if cell.end.accelerated is not None:
+        parities.append(cell.end.accelerated.parity_rel)
     return {
         "run_id": run_id,
         "cell_id": cell.end.cell_id,
@@ -44,6 +48,7 @@ def cell_row(run_id: str, cell: CellResult) -> Row:
         **_setting_columns(cell.key),
         **cell.end.model_dump(include=_END),
         **(cell.network.model_dump(include=_SIZES) if cell.network else dict.fromkeys(_SIZES)),
+        **_accelerated_columns(cell.end),
         "parity_rel": max(parities, default=None),
         **_latency_columns(cell.latency),
         "peak_rss_bytes": max(memory, default=None),
@@ -75,10 +80,20 @@ def layer_rows(results: Results) -> list[Row]:
     ]
 
 
+def cycle_rows(results: Results) -> list[Row]:
+    """The rows of cycles.csv: one a layer of each network on each simulated accelerator."""
+    return [
+        {**cell.key.network.model_dump(), "device": cell.key.device, **layer.model_dump()}
+        for cell in results.cells
+        if cell.end.accelerated is not None
+        for layer in cell.end.accelerated.layers
+    ]
+
+
 def latex_files(results: Results) -> dict[str, bytes]:
     """The LaTeX tables by file name; all need the package booktabs and stand alone inside a `table`.
 
-    That of instructions is there where an emulated device counted some, that of methods where there are several.
+    Those of instructions and cycles are there where some were counted, that of methods where there are several.
     """
     made = {"pairs.tex": _pairs_table(results), "networks.tex": _networks_table(results)}
     counted = gains(results)
@@ -86,7 +101,9 @@ def latex_files(results: Results) -> dict[str, bytes]:
     if compared:
         made["methods.tex"] = _methods_table(results, compared)
     if counted:
-        made["instructions.tex"] = _instructions_table(counted)
+        made["instructions.tex"] = _counts_table(counted, "instructions")
+    if simulated := gains(results, "cycles"):
+        made["cycles.tex"] = _counts_table(simulated, "cycles")
     return {name: text.encode() for name, text in made.items()}
 
 
@@ -123,6 +140,16 @@ def _latency_columns(latency: LatencySummary | None) -> Row:
         "launches": latency.launches if latency else None,
         "samples": latency.samples if latency else None,
     }
+
+
+def _accelerated_columns(end: CellEnd) -> Row:
+    """What a simulated accelerator tells; its accuracy is that of the int8 network."""
+    found: Row = {"array_utilisation": end.array_utilisation}
+    one = end.accelerated
+    found["bytes_moved"] = one.bytes_read + one.bytes_written if one else None
+    found["stall_cycles"] = sum(one.stalls.values()) if one else None
+    found["host_macs_share"] = one.host_macs / max(1, one.host_macs + one.macs) if one else None
+    return found if end.accuracy is None else {**found, "accuracy": end.accuracy}
 
 
 def _heat_columns(launches: Sequence[Launch]) -> Row:
@@ -217,7 +244,7 @@ def _methods_table(results: Results, compared: Sequence[MethodRow]) -> str:
     return _booktabs(head, rows, "ll" + "r" * (len(head) - 2), title)
 
 
-def _instructions_table(counted: Sequence[InstructionGain]) -> str:
+def _counts_table(counted: Sequence[CountGain], what: Counted) -> str:
     labels = target_labels(counted)
     keys = [one.key.network for one in counted]
     rows = [
@@ -233,8 +260,9 @@ def _instructions_table(counted: Sequence[InstructionGain]) -> str:
         ]
         for one in counted
     ]
-    head = ["Network", "Pruned", "Target", "Dense (M)", "Masked (M)", "Shrunk (M)", "MACs", "Instructions"]
-    title = "Millions of instructions, emulated, and how many times fewer MACs and instructions a shrunk network takes."
+    head = ["Network", "Pruned", "Target", "Dense (M)", "Masked (M)", "Shrunk (M)", "MACs", what.capitalize()]
+    how = "emulated" if what == "instructions" else "simulated"
+    title = f"Millions of {what}, {how}, and how many times fewer MACs and {what} a shrunk network takes."
     return _booktabs(head, rows, "lllrrrrr", title)
 
 

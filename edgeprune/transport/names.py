@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgeprune import lines, standins
 from edgeprune.errors import UserError, nearest_hint
 from edgeprune.resources import config_folder
-from edgeprune.schema import EMULATED_PREFIX
+from edgeprune.schema import EMULATED_PREFIX, SIMULATED_PREFIX
 
 LOCAL = "local"
 PHONE = "phone"
@@ -68,6 +68,7 @@ class Device(BaseModel):
         cores: Cores that workers run on; none for its fastest.
         adb: The adb program.
         server_port: Port of the adb server on this machine, None for adb's own.
+        clock_mhz: Of a simulated accelerator: the clock that the user assumes for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +79,7 @@ class Device(BaseModel):
     cores: tuple[Annotated[int, Field(ge=0, lt=4096)], ...] = ()
     adb: str = Field(default="adb", min_length=1)
     server_port: int | None = Field(default=None, ge=1, le=65535)
+    clock_mhz: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
 
     def way(self) -> Way:
         """How it is reached.
@@ -164,8 +166,10 @@ def check(device: Device, known: list[str]) -> None:
     Raises:
         UserError: what is wrong, and what would be right.
     """
-    if device.address and (device.name in _built_in() or device.name.startswith(EMULATED_PREFIX)):
+    if device.address and (device.name in _built_in() or device.name.startswith((EMULATED_PREFIX, SIMULATED_PREFIX))):
         raise UserError(f"{device.name!r} has a meaning of its own", hint="give the device another name")
+    if device.clock_mhz is not None:
+        raise UserError(f"{device.name!r} has a clock of its own", hint="clock_mhz is for simulated accelerators")
     address = device.address or device.name
     if "@" not in address and ":" not in address and address not in _built_in():
         raise UserError(f"unknown device {address!r}", hint=f"{nearest_hint(address, known)}, or {FORMS}")

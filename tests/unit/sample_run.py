@@ -17,6 +17,8 @@ import numpy as np
 from edgeprune.journal import Journal
 from edgeprune.measuring import PRESETS, blocks
 from edgeprune.schema import (
+    Accelerated,
+    AcceleratedLayer,
     CellEnd,
     CellKey,
     DeviceFacts,
@@ -164,6 +166,36 @@ def counted(
         )
         for key in keys
     ]  # fmt: skip
+
+
+def simulated(
+    models: Sequence[str] = ("lenet5", "resnet20"),
+    ratios: Sequence[float] = (0.3, 0.5, 0.7),
+    sizes: Sequence[int] = (8, 16),
+) -> list[AnyRecord]:
+    """Facts of simulated accelerators and ends of their cells: cycles fall as `level_ns` of `native` does."""
+    made: list[AnyRecord] = []
+    for size in sizes:
+        device, target = f"fpga-sim-{size}x{size}", f"fpga-{size}x{size}"
+        steps = [[width, 100 * math.ceil(width / size) ** 2, 576 * width**2] for width in range(1, 65)]
+        made.append(DeviceFacts(session_id="first", device=device, facts={"core": size, "staircase": steps}))
+        for counted_as in cell_keys(models, ratios, ["native"]):
+            place = {"runtime": "fpga", "device": device, "target": target, "precision": "int8"}
+            key, cycles = counted_as.model_copy(update=place), round(level_ns(counted_as) / 10)
+            layer = AcceleratedLayer(
+                layer="Conv_0", op="Conv", in_channels=3, out_channels=16, rows=32, columns=32, macs=cycles * size,
+                cycles=cycles, stall_cycles=cycles // 10, bytes_moved=3000,
+            )  # fmt: skip
+            accelerated = Accelerated(
+                multipliers=size * size, macs=cycles * size, busy_cycles=cycles, bytes_read=2000, bytes_written=1000,
+                stalls={"load": cycles // 10}, nodes=20, host_nodes=["Softmax_19 (Softmax)"], host_macs=cycles,
+                parity_rel=0.002, layers=[layer],
+            )  # fmt: skip
+            made.append(CellEnd(
+                session_id="first", cell_id=key.cell_id, key=key, status="ok", artifact_bytes=345_678, cycles=cycles,
+                accuracy=0.97, accelerated=accelerated,
+            ))  # fmt: skip
+    return made
 
 
 def by_recipe(made: Sequence[AnyRecord], method: str, seed: int) -> list[AnyRecord]:

@@ -113,7 +113,7 @@ def test_damaged_artifact(damage: str, small: Path, tmp_path: Path) -> None:
 
 
 def test_names(small: Path, tmp_path: Path) -> None:
-    assert compiling.runtimes() == ["native", "onnxruntime", "torch", "tvm"]
+    assert compiling.runtimes() == ["fpga", "native", "onnxruntime", "torch", "tvm"]
     assert "host" in compiling.targets()
     assert compiling.takes_module("torch")
     assert not compiling.takes_module("tvm")

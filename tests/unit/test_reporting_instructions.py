@@ -12,8 +12,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from edgeprune.reporting import answer, load, write_report
+from edgeprune.reporting.counts import gains
 from edgeprune.reporting.figures import draw
-from edgeprune.reporting.instructions import gains
 from edgeprune.schema import DeviceFacts
 from tests.unit import sample_run
 

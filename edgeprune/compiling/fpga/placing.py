@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edgeprune.compiling.fpga.geometry import Core
-from edgeprune.compiling.fpga.places import Ring, Tensor
 from edgeprune.compiling.fpga.operations import Operation, Value
+from edgeprune.compiling.fpga.places import Ring, Tensor
 
 _PAGE = 256  # bytes: the grain in which a program notes who touched the memory
 _Place = Literal["a", "r"]
@@ -176,7 +176,6 @@ def _in_memory(attempt: _Attempt, inputs: Sequence[Value], outputs: Sequence[Val
             address = first_fit([span for span in attempt.spans["memory"] if span.meets(first, last)], size, _PAGE)
             attempt.spans["memory"].append(Span(value, address, size, first, last))
             top = max(top, -(-(address + size) // _PAGE) * _PAGE)
-        a, r = attempt.holds("a", value), attempt.holds("r", value)
         in_a, in_r = attempt.holds("a", value), attempt.holds("r", value)
         places = (None if held is None else held.start for held in (in_a, in_r))
         tensors[value] = Tensor(value.channels, value.rows, value.columns, address, *places)

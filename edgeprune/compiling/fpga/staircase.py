@@ -10,7 +10,8 @@ import numpy as np
 
 from edgeprune.compiling.fpga.geometry import Core
 from edgeprune.compiling.fpga.layers import Layer, scaled
-from edgeprune.compiling.fpga.lowering import Lowering, Tensor
+from edgeprune.compiling.fpga.lowering import Lowering
+from edgeprune.compiling.fpga.places import Tensor
 from edgeprune.compiling.fpga.program import Program
 from edgeprune.compiling.fpga.simulator import simulate
 
