@@ -78,6 +78,12 @@ module core #(
       .clk, .rst, .push(store_push), .tail(held[TRANSFER-1:0]), .pop(store_pop), .head(store_bits), .level(store_level)
   );
   logic [2:0] load_missing, compute_missing, store_missing;
+  logic load_ready, compute_ready, store_ready;  // a cycle late, in which no unit begins with the next head
+  always_ff @(posedge clk) begin
+    load_ready <= !rst && load_level != '0 && load_missing == '0;
+    compute_ready <= !rst && compute_level != '0 && compute_missing == '0;
+    store_ready <= !rst && store_level != '0 && store_missing == '0;
+  end
   missing of_load (.done, .waits(load_head.waits), .units(load_missing));
   missing of_compute (.done, .waits(compute_head.waits), .units(compute_missing));
   missing of_store (.done, .waits(store_head.waits), .units(store_missing));
@@ -89,14 +95,14 @@ module core #(
   /* verilator lint_on UNUSEDSIGNAL */
   logic [8*N-1:0] load_data;
   loader #(.N(N)) load (
-      .clk, .rst, .ready(load_level != '0 && load_missing == '0), .head(load_head), .pop(load_pop),
+      .clk, .rst, .ready(load_ready), .head(load_head), .pop(load_pop),
       .read_valid, .read_ready, .read_address, .read_words, .data_valid, .data_ready, .data,
       .a_taken, .r_taken, .write_a(load_a), .write_r(load_r), .write_w(load_w),
       .write_address(load_address), .write_data(load_data), .finished(load_done), .idle(load_idle)
   );
 
   // ---- compute: sequence ----
-  logic issuer_free, pass_started, last_started, weights_ready, parameters_ready, output_busy, fetcher_idle;
+  logic issuer_free, pass_started, last_started, weights_soon, parameters_ready, output_busy, fetcher_idle;
   logic weights_load, weights_diagonal, parameter_load, in_picture, waits_parameters, waits_pause;
   logic [L-1:0] weights_row;
   logic [3:0] parameter_index;
@@ -104,12 +110,12 @@ module core #(
   core_types::output_t settings;
   core_types::token_t token;
   weight_fetcher #(.N(N)) fetch (
-      .clk, .rst, .ready(compute_level != '0 && compute_missing == '0), .head(compute_head), .issuer_free,
-      .take(compute_pop), .output_busy, .pass_started, .last_started, .weights_ready, .parameters_ready,
+      .clk, .rst, .ready(compute_ready), .head(compute_head), .issuer_free,
+      .take(compute_pop), .output_busy, .pass_started, .last_started, .weights_soon, .parameters_ready,
       .read_address(w_address), .weights_load, .weights_diagonal, .weights_row, .parameter_load, .parameter_index, .idle(fetcher_idle)
   );
   issuer issue (
-      .clk, .rst, .take(compute_pop), .head(compute_head), .weights_ready, .parameters_ready, .free(issuer_free),
+      .clk, .rst, .take(compute_pop), .head(compute_head), .weights_soon, .parameters_ready, .free(issuer_free),
       .pass_started, .last_started, .command_started(compute_begun), .settings, .token, .a_address, .acc_address,
       .in_picture, .padding, .waits_parameters, .waits_pause
   );
@@ -120,11 +126,11 @@ module core #(
   logic [8*N-1:0] a_data, r_data, w_data, activations, results;
   logic [SUM*N-1:0] sums;
   logic [32*N-1:0] totals;
-  logic [core_types::TOKEN_BITS-1:0] tokens [0:L+2];
+  logic [core_types::TOKEN_BITS-1:0] tokens [0:L+3];
   core_types::token_t token_of_sums;
-  logic [L+2:1] passing;
+  logic [L+3:1] passing;
   logic [2:1] swaps;
-  logic [ACC_LOG2-1:0] sum_address [0:L+2];
+  logic [ACC_LOG2-1:0] sum_address [0:L+3];
   ram #(.WIDTH(8*N), .LOG2(A_LOG2)) a (
       .clk, .write(load_a || write_a), .write_address(A_LOG2'(write_a ? result_a : load_address)),
       .write_data(write_a ? results : load_data), .read_address(A_LOG2'(a_address)), .read_data(a_data)
@@ -139,14 +145,14 @@ module core #(
       .read_address(R_LOG2'(skip_read ? skip_address : store_address)), .read_data(r_data)
   );
   assign tokens[0] = token;
-  assign token_of_sums = tokens[L+2];
+  assign token_of_sums = tokens[L+3];
   assign sum_address[0] = ACC_LOG2'(acc_address);
   always_ff @(posedge clk) begin
-    for (int k = 1; k <= L + 2; k++) begin
+    for (int k = 1; k <= L + 3; k++) begin
       tokens[k] <= rst ? '0 : tokens[k-1];
       sum_address[k] <= sum_address[k-1];
     end
-    passing <= rst ? '0 : {passing[L+1:1], token.valid};
+    passing <= rst ? '0 : {passing[L+2:1], token.valid};
     swaps <= {swaps[1], token.swap};
     in_picture_later <= in_picture;
     padding_later <= padding;
@@ -157,7 +163,7 @@ module core #(
       .weights(w_data), .sums
   );
   accumulator #(.N(N), .WIDTH(SUM), .LOG2(ACC_LOG2)) accumulate (
-      .clk, .token(token_of_sums), .address(sum_address[L+2]), .sums, .complete, .ends, .totals
+      .clk, .token(token_of_sums), .address(sum_address[L+3]), .sums, .complete, .ends, .totals
   );
   output_side #(.N(N)) finish (
       .clk, .rst, .parameter_load, .parameter_index, .parameter_word(w_data), .begins(last_started), .settings,
@@ -169,7 +175,7 @@ module core #(
   // ---- store ----
   logic store_idle;
   storer #(.N(N)) store (
-      .clk, .rst, .ready(store_level != '0 && store_missing == '0), .head(store_head), .pop(store_pop),
+      .clk, .rst, .ready(store_ready), .head(store_head), .pop(store_pop),
       .r_taken(skip_read), .read_address(store_address), .read_data(r_data), .write_valid, .write_ready,
       .write_address, .write_last, .write_data, .write_landed, .finished(store_done), .idle(store_idle)
   );

@@ -8,7 +8,7 @@ module issuer (
     /* verilator lint_off UNUSEDSIGNAL */ // some of a command is for the weight fetcher
     input  core_types::compute_t head,
     /* verilator lint_on UNUSEDSIGNAL */
-    input  logic        weights_ready,
+    input  logic        weights_soon,          // the waiting weights are there in the next cycle
     input  logic        parameters_ready,
     output logic        free,
     output logic        pass_started,
@@ -24,7 +24,7 @@ module issuer (
     output logic        waits_pause
 );
   // a sum may be added to again only when its last addition is written
-  localparam logic [1:0] SHORTEST = 2'd3;
+  localparam logic [2:0] SHORTEST = 3'd4;
 
   // ---- the pass to come ----
   /* verilator lint_off UNUSEDSIGNAL */
@@ -34,17 +34,19 @@ module issuer (
   logic [15:0] passes_left, last_column, last_row;
   logic [15:0] next_address, tap_address, group_address, next_x, next_y;
   logic [7:0] tap_column, tap_row;
-  logic active, final_vector, parameters_missing, start;
-  logic [1:0] pause;
+  logic active, parameters_missing, start;
+  logic go;    // the next pass has all it needs
+  logic open;  // no pass runs, or its last vector: both are known a cycle before, for `start` moves all else
+  logic [2:0] pause;
 
   assign free = !next_valid && !take;
   assign parameters_missing = next_last && command.last && !parameters_ready;
-  assign start = next_valid && weights_ready && !parameters_missing && (!active || final_vector) && pause == '0;
+  assign start = go && open;
   assign pass_started = start;
   assign last_started = start && next_last && command.last;
   assign command_started = start && next_first;
-  assign waits_parameters = weights_ready && parameters_missing;
-  assign waits_pause = weights_ready && pause != '0;
+  assign waits_parameters = weights_soon && parameters_missing;
+  assign waits_pause = weights_soon && pause != '0;
   assign settings.residual = command.residual;
   assign settings.to_r = command.to_r;
   assign settings.to_a = command.to_a;
@@ -60,6 +62,7 @@ module issuer (
   assign settings.zero_main = command.zero_main;
   assign settings.sum_shift = command.sum_shift;
   always_ff @(posedge clk) begin
+    go <= !rst && !start && next_valid && weights_soon && !parameters_missing && pause <= 3'd1;
     if (rst) next_valid <= 1'b0;
     else if (take) begin
       next_valid <= 1'b1;
@@ -104,21 +107,21 @@ module issuer (
 
   // ---- the pass that runs ----
   logic begins, first, last, maximum, ends;
-  logic column_ends, row_ends;  // columns_left and rows_left are 0: kept, for a comparison here would be too slow
+  logic column_ends, row_ends;  // columns_left and rows_left are 0
   logic [15:0] columns_left, rows_left, width, x, y, x_start, row_address, row_step, in_columns, in_rows;
   logic [7:0] stride_columns, stride_rows, padding_value;
-  assign final_vector = active && column_ends && row_ends;
   assign token.valid = active;
   assign token.swap = active && begins;
   assign token.first = first;
   assign token.last = last;
   assign token.maximum = maximum;
-  assign token.ends = final_vector && ends;
+  assign token.ends = active && open && ends;
   always_ff @(posedge clk) begin
     in_picture <= x < in_columns && y < in_rows;
     padding <= padding_value;
-    if (pause != '0) pause <= pause - 2'd1;
+    if (pause != '0) pause <= pause - 3'd1;
     begins <= start;
+    open <= 1'b1;
     if (rst) begin
       active <= 1'b0;
       pause <= '0;
@@ -140,6 +143,7 @@ module issuer (
       width <= last_column;
       rows_left <= last_row;
       row_ends <= last_row == '0;
+      open <= last_column == '0 && last_row == '0;
       row_step <= command.row_step;
       in_columns <= command.in_columns;
       in_rows <= command.in_rows;
@@ -151,6 +155,7 @@ module issuer (
       if (!column_ends) begin
         columns_left <= columns_left - 16'd1;
         column_ends <= columns_left == 16'd1;
+        open <= columns_left == 16'd1 && row_ends;
         a_address <= a_address + 16'(stride_columns);
         x <= x + 16'(stride_columns);
       end else begin
@@ -158,6 +163,7 @@ module issuer (
         column_ends <= width == '0;
         rows_left <= rows_left - 16'd1;
         row_ends <= rows_left == 16'd1;
+        open <= row_ends || (width == '0 && rows_left == 16'd1);
         a_address <= row_address;
         row_address <= row_address + row_step;
         x <= x_start;

@@ -1,6 +1,6 @@
 // N x N multipliers: a vector of N activations goes to N columns, each adds its N products in a tree of registers.
 // Every column works on the same vector in the same cycle, so weights are exchanged in one cycle and nothing drains
-// between passes. Sums leave log2(N) + 1 cycles after their activations came in.
+// between passes. Sums leave log2(N) + 2 cycles after their activations came in.
 module mac_array #(
     parameter int N = 8,
     localparam int L = $clog2(N),
@@ -15,13 +15,23 @@ module mac_array #(
     input  logic [    8*N-1:0] weights,       // byte c: output channel c
     output logic [WIDTH*N-1:0] sums
 );
+  // what goes to many places goes there from registers of its own
+  logic [8*N-1:0] vector, word;
+  logic [N-1:0] row_loads;
+  logic swaps, word_diagonal;
   logic [8*N-1:0] waiting [0:N-1];
   logic [8*N-1:0] active [0:N-1];
+  always_ff @(posedge clk) begin
+    vector <= activations;
+    word <= weights;
+    swaps <= swap;
+    word_diagonal <= diagonal;
+    for (int r = 0; r < N; r++) row_loads[r] <= load && (diagonal || row == L'(r));
+  end
   for (genvar r = 0; r < N; r++) begin : g_row
     always_ff @(posedge clk) begin
-      if (load && diagonal) waiting[r] <= weights & ((8*N)'(8'hff) << (8 * r));
-      else if (load && row == L'(r)) waiting[r] <= weights;
-      if (swap) active[r] <= waiting[r];
+      if (row_loads[r]) waiting[r] <= word_diagonal ? word & ((8*N)'(8'hff) << (8 * r)) : word;
+      if (swaps) active[r] <= waiting[r];
     end
   end
   for (genvar c = 0; c < N; c++) begin : g_column
@@ -30,7 +40,7 @@ module mac_array #(
     for (genvar r = 0; r < N; r++) begin : g_product
       logic signed [7:0] a, w;
       logic signed [15:0] product;
-      assign a = activations[8*r+:8];
+      assign a = vector[8*r+:8];
       assign w = active[r][8*c+:8];
       always_ff @(posedge clk) product <= a * w;
       assign node[N+r] = WIDTH'(product);

@@ -1,4 +1,4 @@
-// From finished sums to int8 results in the buffers: N lanes of requantisation and residual addition, fifteen cycles
+// From finished sums to int8 results in the buffers: N lanes of requantisation and residual addition, seventeen cycles
 // from a sum to its result. The settings of a command hold until its last result is out; `busy` says so.
 module output_side #(
     parameter int N = 8
@@ -28,7 +28,7 @@ module output_side #(
     output logic            finished,
     output logic            idle
 );
-  localparam int SKIP = 6, RESULT = 14;
+  localparam int SKIP = 6, RESULT = 16;
   /* verilator lint_off UNUSEDSIGNAL */ // bit 31 of a multiplier and the upper bits of a shift are zero
   logic [32*N-1:0] biases, multipliers;
   logic [8*N-1:0] shifts;
@@ -44,16 +44,16 @@ module output_side #(
     if (parameter_load && parameter_index == 4'd8) shifts <= parameter_word;
   end
 
-  assign skip_read = valid[SKIP] && set.residual;
-  assign a_taken = valid[RESULT-1] && set.to_a;
-  assign r_taken = valid[RESULT-1] && set.to_r;
-  assign write_a = valid[RESULT] && set.to_a;
-  assign write_r = valid[RESULT] && set.to_r;
   assign idle = !busy && !complete && !ends && last == '0 && !finished;
   always_ff @(posedge clk) begin
     valid <= rst ? '0 : {valid[RESULT-1:1], complete};
     last <= rst ? '0 : {last[RESULT-1:1], ends};
     finished <= !rst && last[RESULT];
+    skip_read <= valid[SKIP-1] && set.residual;
+    a_taken <= valid[RESULT-2] && set.to_a;
+    r_taken <= valid[RESULT-2] && set.to_r;
+    write_a <= a_taken;
+    write_r <= r_taken;
     if (rst) busy <= 1'b0;
     else if (begins) busy <= 1'b1;
     else if (valid[RESULT] && last[RESULT]) busy <= 1'b0;

@@ -22,8 +22,8 @@ module storer #(
     output logic           idle
 );
   localparam int DEPTH = 3;
-  localparam logic [DEPTH:0] ROOM = (DEPTH + 1)'((1 << DEPTH) - 3);  // what is still on its way must fit too
-  logic may_start, running, read, ends;
+  localparam logic [DEPTH:0] ROOM = (DEPTH + 1)'((1 << DEPTH) - 4);  // what is still on its way must fit too
+  logic room, may_start, running, read, ends;
   logic [15:0] words, runs;
   logic [31:0] run_pitch, plane_pitch;
   logic [15:0] words_left, runs_left, planes_left;
@@ -34,9 +34,10 @@ module storer #(
   logic [3:0] flying;  // stores whose words are all sent and have not landed
 
   assign pop = may_start;
-  assign read = running && !r_taken && level < ROOM;
+  assign read = running && !r_taken && room;
   assign ends = words_left == 16'd1 && runs_left == 16'd1 && planes_left == 16'd1;
   always_ff @(posedge clk) begin
+    room <= level < ROOM;
     may_start <= ready && !running && !may_start;
     if (rst) begin
       may_start <= 1'b0;

@@ -15,7 +15,7 @@ module weight_fetcher #(
     input  logic                 output_busy,
     input  logic                 pass_started,      // the waiting weights are spoken for
     input  logic                 last_started,      // and the parameters
-    output logic                 weights_ready,
+    output logic                 weights_soon,      // in the next cycle a pass's weights wait
     output logic                 parameters_ready,
     output logic [         15:0] read_address,
     output logic                 weights_load,      // what was read two cycles ago is a row of weights
@@ -30,7 +30,7 @@ module weight_fetcher #(
   localparam int L = $clog2(N);
   state_t state;
   logic [15:0] passes_left;
-  logic diagonal, last, reading, reading_parameters;
+  logic diagonal, last, reading, reading_parameters, weights_ready, row_ends;
   logic [L-1:0] row;
   logic [3:0] index;
   // the read's way through the memory, two cycles
@@ -40,6 +40,8 @@ module weight_fetcher #(
   logic [1:0] diagonal_later;
 
   assign reading = state == WEIGHTS && (!weights_ready || row != '0);
+  assign row_ends = reading && (diagonal || row == L'(N - 1));
+  assign weights_soon = weights_ready || row_ends;
   assign reading_parameters = state == PARAMETERS && (index != '0 || !(output_busy || parameters_ready));
   assign idle = state == IDLE && !take && row_valid == '0 && parameter_valid == '0;
   always_ff @(posedge clk) begin
@@ -62,7 +64,7 @@ module weight_fetcher #(
     end else if (reading) begin
       read_address <= read_address + 16'd1;
       row <= diagonal ? '0 : row + 1'b1;
-      if (diagonal || row == L'(N - 1)) begin
+      if (row_ends) begin
         // the activations take as long to the array as the last row does
         weights_ready <= 1'b1;
         passes_left <= passes_left - 16'd1;
