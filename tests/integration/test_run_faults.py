@@ -221,7 +221,7 @@ def test_a_device_that_is_lost_fails_alone_and_is_finished_by_the_same_command(
 ) -> None:
     lost, other = boards("one", "two")
     matrix = BOTH.replace("runtimes", "batch: [1, 2]\nruntimes").replace(
-        "seconds: 0.02, launches", "seconds: 2, launches"
+        "seconds: 0.02, launches", "seconds: 8, launches"
     )
     laptop = laptops([lost, other], matrix)
     run = laptop.start("m.yaml", "--patience", "5")
