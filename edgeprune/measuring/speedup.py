@@ -13,14 +13,14 @@ def theoretical_speedup_filters(ratio: float) -> float:
     """1 / (1 - ratio): what papers promise that count removed filters.
 
     Args:
-        ratio: Fraction of filters removed, in [0, 1); UserError outside.
+        ratio: Fraction of filters removed, in [0, 1]; UserError outside. Without any filter left the promise is infinite.
 
     >>> theoretical_speedup_filters(0.5)
     2.0
     """
-    if not 0.0 <= ratio < 1.0:
-        raise UserError(f"pruning ratio is {ratio}", hint="a fraction of the filters in [0, 1), such as 0.5")
-    return 1.0 / (1.0 - ratio)
+    if not 0.0 <= ratio <= 1.0:
+        raise UserError(f"pruning ratio is {ratio}", hint="a fraction of the filters in [0, 1], such as 0.5")
+    return 1.0 / (1.0 - ratio) if ratio < 1.0 else math.inf
 
 
 def theoretical_speedup_macs(dense: int, shrunk: int) -> float | None:

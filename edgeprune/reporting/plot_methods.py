@@ -156,7 +156,8 @@ def _speedups(axes: Axes, pairs: Sequence[PairResult | None]) -> None:
     for place, pair in enumerate(pairs):
         if pair is None:
             continue
-        axes.plot(pair.theoretical_filters, place, **_BY_FILTERS)
+        if math.isfinite(pair.theoretical_filters):
+            axes.plot(pair.theoretical_filters, place, **_BY_FILTERS)
         if pair.theoretical_macs is not None:
             axes.plot(pair.theoretical_macs, place, **_PROMISED)
         if pair.ratio is None:
@@ -184,12 +185,8 @@ def _name_rows(line: Sequence[Axes], rows: Sequence[MethodRow]) -> None:
 def _values(pair: PairResult) -> list[float]:
     """What the axis has to show of a pair."""
     real = [pair.ratio.ratio] if pair.ratio else []
-    return [
-        1.0,
-        pair.theoretical_filters,
-        *real,
-        *([pair.theoretical_macs] if pair.theoretical_macs is not None else []),
-    ]
+    promised = [pair.theoretical_macs] if pair.theoretical_macs is not None else []
+    return [value for value in (1.0, pair.theoretical_filters, *real, *promised) if math.isfinite(value)]
 
 
 _DENSE: Mapping[str, Any] = {"marker": "*", "color": "black", "markersize": 7, "linestyle": "none", "zorder": 4}

@@ -204,10 +204,11 @@ def test_realised_is_the_quotient_of_logarithms() -> None:
 def test_theoretical_speedups() -> None:
     assert theoretical_speedup_filters(0.0) == 1.0
     assert theoretical_speedup_filters(0.75) == 4.0
+    assert theoretical_speedup_filters(1.0) == math.inf
     assert theoretical_speedup_macs(90, 45) == 2.0
     assert theoretical_speedup_macs(90, 0) is None
     assert theoretical_speedup_macs(0, 90) is None
-    for ratio in (1.0, -0.5, float("nan")):
+    for ratio in (1.1, -0.5, float("nan")):
         with pytest.raises(UserError, match="ratio"):
             theoretical_speedup_filters(ratio)
 

@@ -154,6 +154,18 @@ def test_a_line_a_recipe_tells_what_is_promised_and_what_is_real(five: Results, 
             assert found >= {pair.theoretical_filters, pair.theoretical_macs, pair.ratio.ratio}
 
 
+def test_a_network_without_any_filter_left_is_promised_everything(tmp_path: Path) -> None:
+    made = [
+        one.model_copy(update={"pruned_filters": one.filters})
+        if isinstance(one, Network) and one.key.method == "bn"
+        else one
+        for one in records(FIVE)
+    ]
+    run = load(sample_run.write_run(tmp_path / "run", made))
+    assert {pair.theoretical_filters for pair in run.pairs if pair.key.network.method == "bn"} == {math.inf}
+    assert ",inf," in write_report(run.folder).csv["pairs.csv"].read_text()
+
+
 def test_the_answer_counts_who_keeps_the_accuracy_and_names_the_fastest(five: Results) -> None:
     at_half = [row for row in method_rows(five) if row.key.pruning_ratio == 0.5 and row.keeps]
     real = {row.key.method: [pair.ratio.ratio for pair in row.pairs.values() if pair.ratio] for row in at_half}
