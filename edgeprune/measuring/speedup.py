@@ -13,7 +13,7 @@ def theoretical_speedup_filters(ratio: float) -> float:
     """1 / (1 - ratio): what papers promise that count removed filters.
 
     Args:
-        ratio: Fraction of filters removed, in [0, 1]; UserError outside. Without any filter left the promise is infinite.
+        ratio: Fraction of filters removed, in [0, 1]; UserError outside. Where none is left the promise is infinite.
 
     >>> theoretical_speedup_filters(0.5)
     2.0
