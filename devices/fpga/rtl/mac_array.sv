@@ -1,6 +1,6 @@
 // N x N multipliers: a vector of N activations goes to N columns, each adds its N products in a tree of registers.
 // Every column works on the same vector in the same cycle, so weights are exchanged in one cycle and nothing drains
-// between passes. Sums leave log2(N) + 2 cycles after their activations came in.
+// between passes. Sums leave log2(N) + 3 cycles after their activations came in.
 module mac_array #(
     parameter int N = 8,
     localparam int L = $clog2(N),
@@ -16,13 +16,12 @@ module mac_array #(
     output logic [WIDTH*N-1:0] sums
 );
   // what goes to many places goes there from registers of its own
-  logic [8*N-1:0] vector, word;
+  logic [8*N-1:0] word;
   logic [N-1:0] row_loads;
   logic swaps, word_diagonal;
   logic [8*N-1:0] waiting [0:N-1];
   logic [8*N-1:0] active [0:N-1];
   always_ff @(posedge clk) begin
-    vector <= activations;
     word <= weights;
     swaps <= swap;
     word_diagonal <= diagonal;
@@ -37,13 +36,18 @@ module mac_array #(
   for (genvar c = 0; c < N; c++) begin : g_column
     // a heap: node k is the sum of nodes 2k and 2k+1, nodes N and up are products
     logic signed [WIDTH-1:0] node [1:2*N-1];
+    logic [8*N-1:0] vector;
+    copy #(.WIDTH(8*N)) own (.clk, .from(activations), .to(vector));
     for (genvar r = 0; r < N; r++) begin : g_product
       logic signed [7:0] a, w;
-      logic signed [15:0] product;
+      logic signed [15:0] product, product_later;  // multipliers are far from each other
       assign a = vector[8*r+:8];
       assign w = active[r][8*c+:8];
-      always_ff @(posedge clk) product <= a * w;
-      assign node[N+r] = WIDTH'(product);
+      always_ff @(posedge clk) begin
+        product <= a * w;
+        product_later <= product;
+      end
+      assign node[N+r] = WIDTH'(product_later);
     end
     for (genvar k = 1; k < N; k++) begin : g_sum
       always_ff @(posedge clk) node[k] <= node[2*k] + node[2*k+1];
