@@ -12,7 +12,7 @@ RESULTS ?= results/quickstart
 COMPILE_RESULTS ?= results/compile
 COMPILE_KEEP := results/compiled
 
-.PHONY: demo test lint bench bench-compile venv packages clean
+.PHONY: demo test lint bench bench-compile bench-fpga venv packages clean
 
 demo: $(STAMP)
 	$(BIN)/edgeprune run quickstart --results $(RESULTS)
@@ -38,6 +38,12 @@ bench-compile: $(STAMP) $(OUTSIDE) packages
 	$(BIN)/python benchmarks/speed/peers.py --keep $(COMPILE_KEEP) --out $(COMPILE_RESULTS)
 	$(BIN)/python benchmarks/speed/footprint.py --keep $(COMPILE_KEEP) --out $(COMPILE_RESULTS)
 	$(BIN)/python benchmarks/speed/instructions.py --keep $(COMPILE_KEEP) --out $(COMPILE_RESULTS)
+
+# Cycles of the simulated accelerator beside those of SCALE-Sim, which wants an older numpy and so a place of its own.
+bench-fpga: $(STAMP) packages
+	$(PYTHON) -m venv $(VENV)/scalesim
+	$(VENV)/scalesim/bin/python -m pip install --quiet 'scalesim==3.0.0' 'numpy<2.4'
+	$(BIN)/python benchmarks/speed/scale_sim.py --python $(VENV)/scalesim/bin/python --out results/fpga
 
 venv: $(STAMP)
 
