@@ -22,9 +22,12 @@ def carry_out(given: argparse.Namespace) -> int:
         print(_markdown(), end="")
         return 0
     from edgeprune import pruning
+    from edgeprune.pruning.criteria import installed
 
     left_out = [(name, f"not here: {why}", "", "", "", paper) for name, (why, paper) in pruning.NOT_HERE.items()]
-    show(COLUMNS, [*(row for row, _ in _rows()), (*OWN, "one-shot", "filter", "", ""), *left_out])
+    found = installed().items()
+    own = [(name, f"of an installed package: {place}", "one-shot", "filter", "", "") for name, place in found]
+    show(COLUMNS, [*(row for row, _ in _rows()), *own, (*OWN, "one-shot", "filter", "", ""), *left_out])
     return 0
 
 
@@ -56,7 +59,7 @@ def _markdown() -> str:
         *_table((*COLUMNS, "held by"), rows),
         "",
         "Methods that train also take the options of training: " + _schedule() + ". A function of your own is named as "
-        f"`{OWN[0]}`.",
+        f"`{OWN[0]}`, or as an entry point that an installed package has in the group `edgeprune.criteria`.",
         "",
         "Left out on purpose:",
         "",

@@ -44,7 +44,7 @@ def check_names(spec: MatrixSpec, lines: Lines) -> None:
             if method in pruning.NOT_HERE:
                 place = lines.place(("prune", number, "method", at))
                 raise MatrixError(f"{place}: method {method} is not here: {pruning.NOT_HERE[method][0]}")
-            if not pruning.is_users_own(method):
+            if pruning.users_place(method) is None:
                 known("method", method, pruning.methods(), ("prune", number, "method", at))
             try:
                 pruning.check_options(method, recipe.options)

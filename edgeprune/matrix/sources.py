@@ -62,10 +62,11 @@ def weights_ingredients(job: NetworkJob) -> dict[str, Any]:
     """Everything that decides a network's weights, pruned or not."""
     if job.recipe is None:
         return dense_ingredients(job)
+    own = pruning.users_place(job.recipe.method)
     return {
         "dense": dense_ingredients(job.dense()),
         "recipe": {name: value for name, value in asdict(job.recipe).items() if name != "align"},  # of shrinking alone
-        "own_criterion": _own_source(job.recipe.method) if pruning.is_users_own(job.recipe.method) else None,
+        "own_criterion": _own_source(own) if own is not None else None,
         "finetune": dict(job.finetune),
         "code": fingerprint("pruning"),
     }

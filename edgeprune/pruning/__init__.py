@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.errors import UnknownNameError
 from edgeprune.pruning import criteria
-from edgeprune.pruning.criteria import CriterionEntry, is_users_own
+from edgeprune.pruning.criteria import CriterionEntry
 from edgeprune.pruning.trained import ENTRIES as _TRAINED
 from edgeprune.pruning.trained import MethodEntry, Option
 from edgeprune.pruning.trained.options import sort_options
@@ -41,9 +41,9 @@ __all__ = [
     "check_options",
     "default_scope",
     "entry",
-    "is_users_own",
     "methods",
     "prune",
+    "users_place",
 ]
 
 _LATE = {
@@ -66,8 +66,13 @@ def entry(name: str) -> CriterionEntry | MethodEntry:
     if name in _TRAINED:
         return _TRAINED[name]
     if name not in criteria.methods() and not criteria.is_users_own(name):
-        raise UnknownNameError("pruning method", name, methods())
+        raise UnknownNameError("pruning method", name, [*methods(), *criteria.installed()])
     return criteria.entry(name)
+
+
+def users_place(name: str) -> str | None:
+    """Where a criterion that is not edgeprune's own lies, "package.module:function"; None for all other methods."""
+    return None if name in _TRAINED else criteria.users_place(name)
 
 
 def check_options(name: str, options: Mapping[str, Option]) -> None:

@@ -57,7 +57,8 @@ def prune(
             single weights of every convolution and linear layer go, `ratio` is a share of weights, and `scope` says
             whose standard deviation makes the threshold, the layer's or the network's; the masks' facts tell the
             factor. "package.module:function" is your own criterion: called with a layer and a `ScoreContext` it
-            returns a float for each filter, higher for those that matter more. Naming it runs your code.
+            returns a float for each filter, higher for those that matter more. Naming it runs your code. So does the
+            name of an entry point that an installed package has in the group "edgeprune.criteria".
         ratio: Fraction of the candidates' filters to remove, in [0, 1). Rounded to whole filters, halves up; at least
             one filter of each layer stays. A mapping gives single layers theirs by name; the others stay whole.
         data: A dataset, or batches (images, labels): criteria that look at data take some hundred training images of
@@ -151,9 +152,9 @@ def _filters(model: nn.Module, site: Site) -> int:
 
 def _check_range(ratio: Ratio) -> None:
     for layer, one in ratio.items() if isinstance(ratio, Mapping) else [("", ratio)]:
-        if not 0.0 <= one < 1.0:
+        if isinstance(one, bool) or not isinstance(one, int | float) or not 0.0 <= one < 1.0:
             raise UserError(
-                f"pruning ratio is {one}" + (f" for layer {layer}" if layer else ""),
+                f"pruning ratio is {one!r}" + (f" for layer {layer}" if layer else ""),
                 hint="a fraction of the filters in [0, 1), such as 0.5",
             )
 

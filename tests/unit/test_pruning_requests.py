@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune import datasets, models
+from edgeprune import datasets, models, pruning
+from edgeprune.cli import main
 from edgeprune.errors import ModelError, UnknownNameError, UserError
 from edgeprune.pruning import criteria, prune
 
@@ -139,6 +140,35 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "    return layer.wait\n"
     )
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_criterion_of_an_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = tmp_path / "site" / "largest_weights-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: largest-weights\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(
+        "[edgeprune.criteria]\nlargest = own_criterion:largest\nl1 = own_criterion:broken\npsp = own_criterion:broken\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    model = plain()
+    by_name, by_place = (prune(model, IMAGE, name, 0.5, above=0.25) for name in ("largest", "own_criterion:largest"))
+    assert all(torch.equal(by_name[layer], by_place[layer]) for layer in by_place)
+    assert prune(model, IMAGE, "l1", 0.5).facts["method"] == "l1"  # edgeprune's own names stay its own
+    assert [pruning.users_place(name) for name in ("largest", "l1", "psp")] == ["own_criterion:largest", None, None]
+    with pytest.raises(UnknownNameError, match="largestt") as raised:
+        prune(model, IMAGE, "largestt", 0.5)
+    assert "largest" in str(raised.value.hint)
+    assert main(["methods"]) == 0
+    assert "of an installed package: own_criterion:largest" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("ratio", [None, "0.5", True, [0.5]])
+def test_a_ratio_that_is_no_number_is_told(ratio: object) -> None:
+    with pytest.raises(UserError, match="pruning ratio is"):
+        prune(plain(), IMAGE, "l1", ratio)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("own")

@@ -5,20 +5,35 @@ A criterion is one file. Most have a function `scores(layer, context)`: for a Co
 such tensors by layer; one that chooses by itself, and mends what is left, has `choose(network, counts)`. `context.py`
 has what they may look at. A new one is its file and one entry in `catalogue.py`.
 
-A user's own is named by where it lies, "package.module:function", and is of the first kind. Naming it runs that code.
+A user's own is named by where it lies, "package.module:function", or by its name among the entry points of an installed
+package, in the group `edgeprune.criteria`; it is of the first kind. Naming it runs that code.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from typing import Any
 
 from edgeprune.errors import UnknownNameError, UserError
 from edgeprune.pruning.criteria.catalogue import ENTRIES, CriterionEntry
 from edgeprune.user_code import import_callable
 
-__all__ = ["CriterionEntry", "check_options", "criterion", "entry", "is_users_own", "methods"]
+__all__ = [
+    "GROUP",
+    "CriterionEntry",
+    "check_options",
+    "criterion",
+    "entry",
+    "installed",
+    "is_users_own",
+    "methods",
+    "users_place",
+]
+
+GROUP = "edgeprune.criteria"
+"""The group of entry points by which an installed package brings criteria."""
 
 
 def methods() -> list[str]:
@@ -30,17 +45,30 @@ def methods() -> list[str]:
     return list(ENTRIES)
 
 
+def installed() -> dict[str, str]:
+    """Where the criteria of installed packages lie, "package.module:function", by their names. None of them is run."""
+    return {one.name: one.value for one in entry_points(group=GROUP)}
+
+
+def users_place(name: str) -> str | None:
+    """Where a criterion that is not edgeprune's own lies, "package.module:function"; None for all others."""
+    if ":" in name:
+        return name
+    return None if name in ENTRIES else installed().get(name)
+
+
 def is_users_own(name: str) -> bool:
-    """Whether the name says where to import from, and so runs a user's code."""
-    return ":" in name
+    """Whether naming it runs code that is not edgeprune's."""
+    return users_place(name) is not None
 
 
 def entry(name: str) -> CriterionEntry:
     """What is known of the criterion called `name`; UnknownNameError if there is none."""
-    if is_users_own(name):
-        return CriterionEntry(name, "your own", "", name)
+    place = users_place(name)
+    if place is not None:
+        return CriterionEntry(name, "your own" if place == name else "of an installed package", "", place)
     if name not in ENTRIES:
-        raise UnknownNameError("pruning method", name, ENTRIES)
+        raise UnknownNameError("pruning method", name, [*ENTRIES, *installed()])
     return ENTRIES[name]
 
 
@@ -55,7 +83,7 @@ def criterion(name: str) -> Callable[..., Any]:
     if written is None:
         raise UnknownNameError("criterion of filters", name, [one for one in ENTRIES if ENTRIES[one].function])
     if is_users_own(name):
-        return import_callable(name, "criterion", "name a function of a layer and its context", UserError)
+        return import_callable(written, "criterion", "name a function of a layer and its context", UserError)
     module, _, function = written.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return found
