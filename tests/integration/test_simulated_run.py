@@ -84,8 +84,7 @@ def test_cycles_are_counted_and_nothing_is_timed(finished: Path) -> None:
     assert {cell["latency_ns_median"] for cell in cells.values()} == {""}
     assert {(cell["precision"], cell["target"]) for cell in cells.values()} == {("int8", "fpga-8x8")}
     cycles = {variant: int(cell["cycles"]) for variant, cell in cells.items()}
-    assert 0 < 2 * cycles["shrunk"] < cycles["masked"] <= cycles["dense"]
-    assert cycles["masked"] > 0.97 * cycles["dense"]  # planes of nothing but zeros at the edges are left out
+    assert 0 < 2 * cycles["shrunk"] < cycles["masked"] == cycles["dense"]
     for cell in cells.values():
         assert 0.1 < float(cell["array_utilisation"]) < 1
         assert int(cell["bytes_moved"]) > int(cell["weights_bytes"])

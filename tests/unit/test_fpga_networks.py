@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
+from edgeprune.compiling.fpga.commands import Compute
 from edgeprune.compiling.fpga.geometry import Core
 from edgeprune.compiling.fpga.network import Region
 from edgeprune.compiling.fpga.qdq import read_graph
@@ -219,3 +221,20 @@ def test_index_additions_copy_nothing_while_their_channels_fill_one_plane(tmp_pa
     ]
     assert kinds[0] == ["Conv", "Conv", "Add", "Conv", "Add", "Conv"]
     assert kinds[1] == ["Conv", "Conv+Add", "Conv+Add", "Conv"]
+
+
+def test_weights_that_were_pruned_to_zero_are_read_as_others_are(tmp_path: Path) -> None:
+    commands = []
+    for share in (1.0, 0.0):
+        net = Net(1, 5, 12, 12)
+        hidden = net.conv("input", 32, 5)
+        out = net.conv(hidden, 16, 32)
+        weights = numpy_helper.to_array(net.constants[2]).copy()
+        weights[:, :16] *= share
+        weights[:, 16:] *= 1.0 if share else 0.5
+        net.constants[2].CopyFrom(numpy_helper.from_array(weights, net.constants[2].name))
+        (tmp_path / str(share)).mkdir()
+        network = compiled(int8(tmp_path / str(share), net, out), Core(8))
+        (region,) = [step for step in network.steps if isinstance(step, Region)]
+        commands.append([one.passes for one in region.program.commands if isinstance(one, Compute)])
+    assert commands[0] == commands[1]

@@ -46,6 +46,9 @@ class Layer:
         padding: Rows above, columns left, rows below, columns right, filled with `padding_value` (the zero point).
         low, high: What the result is held in, after the addition if there is one; a ReLU is `low = zero`.
         maximum: The largest of the products, not their sum: a max-pooling.
+        skips_zeros: Whether input planes that have zeros alone for weights are left out, because the zeros are there by
+            the layer's form (a choice of channels). Pruned weights are read: a masked network costs what a dense one
+            does.
     """
 
     weights: Int8
@@ -61,6 +64,7 @@ class Layer:
     low: int = -128
     high: int = 127
     maximum: bool = False
+    skips_zeros: bool = False
     addition: Addition | None = None
 
     def __post_init__(self) -> None:
@@ -193,7 +197,7 @@ def addition(places: NDArray[np.int64], channels: int, zero: int, added: Additio
     one = scaled(np.ones(channels))
     return Layer(
         weights, np.where(moved, -zero, 0).astype(np.int32), one.multiplier, one.shift,
-        padding_value=zero, zero=zero, low=low, addition=added,
+        padding_value=zero, zero=zero, low=low, addition=added, skips_zeros=True,
     )  # fmt: skip
 
 

@@ -156,12 +156,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Weights:
-    """int8 [out, in / groups, rows, columns], real factors [out] of the sums, and int32 [out] that is added to them."""
+    """int8 [out, in / groups, rows, columns], real factors [out] of the sums, and int32 [out] that is added to them.
+
+    `skips_zeros` is that of the layer.
+    """
 
     values: NDArray[np.int8]
     scale: NDArray[np.float64]
     bias: NDArray[np.int64] = field(repr=False)
     groups: int = 1
+    skips_zeros: bool = False
 
 
 def weighted(weights: Weights, window: Window, source: Quanta, target: Quanta, bounds: Bounds) -> Layer:
@@ -177,7 +181,7 @@ def weighted(weights: Weights, window: Window, source: Quanta, target: Quanta, b
     return Layer(
         weights.values, bias.astype(np.int32), factor.multiplier, factor.shift, groups=weights.groups,
         stride=window.stride, padding=window.padding, dilation=window.dilation, padding_value=source.zero,
-        zero=target.zero, low=low, high=high,
+        zero=target.zero, low=low, high=high, skips_zeros=weights.skips_zeros,
     )  # fmt: skip
 
 
@@ -187,7 +191,7 @@ def choice(view: View) -> Weights:
     places = view.places
     real = places != NOTHING
     weights[np.flatnonzero(real), places[real]] = 1
-    return Weights(weights, np.ones(len(weights)), np.zeros(len(weights), np.int64))
+    return Weights(weights, np.ones(len(weights)), np.zeros(len(weights), np.int64), skips_zeros=True)
 
 
 def added(main: Quanta, skip: Quanta, target: Quanta) -> Addition:

@@ -66,7 +66,7 @@ def _unpicked(found: Found, view: View, weights: Weights) -> tuple[Value, Weight
         return found.tensor(view), weights
     spread = np.zeros((len(weights.values), view.value.channels, *weights.values.shape[2:]), np.int8)
     spread[:, real] = weights.values[:, chosen != NOTHING]
-    return view.value, replace(weights, values=spread)
+    return view.value, replace(weights, values=spread, skips_zeros=True)
 
 
 def _linear(found: Found, node: onnx.NodeProto) -> Pending | None:

@@ -102,7 +102,7 @@ def input_rows(layer: Layer, rows: int, band: tuple[int, int]) -> tuple[int, int
 
 
 def _planes_read(core: Core, layer: Layer) -> list[tuple[int, int]]:
-    """For each output plane the input planes that any of its weights reads."""
+    """For each output plane the input planes that any of its weights reads, whatever the weight."""
     n, spans = core.n, []
     for plane in range(core.planes(layer.out_channels)):
         if layer.is_channelwise:
@@ -110,7 +110,8 @@ def _planes_read(core: Core, layer: Layer) -> list[tuple[int, int]]:
             continue
         outs = np.arange(plane * n, min((plane + 1) * n, layer.out_channels))
         firsts = outs // (layer.out_channels // layer.groups) * layer.weights.shape[1]
-        used = layer.weights[outs].any(axis=(2, 3))
+        shape = (len(outs), layer.weights.shape[1])
+        used = layer.weights[outs].any(axis=(2, 3)) if layer.skips_zeros else np.ones(shape, np.bool_)
         channels = (firsts[:, None] + np.arange(layer.weights.shape[1])[None, :])[used]
         planes = channels // n if channels.size else np.zeros(1, np.int64)
         spans.append((int(planes.min()), int(planes.max()) + 1))
