@@ -51,7 +51,7 @@ ROWS: dict[str, dict[tuple[str, str], dict[str, int]]] = {
     "mini_project_pareto": {("cifar10", "vgg16"): {"thinet": 9, "l1": 9, "magnitude": 18}},
     "mini_project_final": {("cifar10", "vgg16"): {"iterative": 3}},
 }
-OTHERS = {"quickstart", "methods_digits", "table3"}
+OTHERS = {"fpga", "quickstart", "methods_digits", "table3"}
 
 
 @pytest.fixture(autouse=True)
