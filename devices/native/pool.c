@@ -1,7 +1,8 @@
 /* The thread pool: fixed threads that share one loop at a time, the caller being the first of them.
  *
- * Waiting spins for a short while, since kernels follow each other within microseconds, and then sleeps, so that an idle
- * program costs nothing. The first error of a task is the error of the launch. Start with `launch_tasks`.
+ * Waiting spins for a short while, since kernels follow each other within microseconds, then gives the core away again and
+ * again for some milliseconds, since a core that fell asleep is slow to wake, and then sleeps, so that an idle program costs
+ * nothing. The first error of a task is the error of the launch. Start with `launch_tasks`.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -10,7 +11,7 @@
 
 #include "runtime.h"
 
-enum { MAX_THREADS = 64, SPINS = 4000 };
+enum { MAX_THREADS = 64, SPINS = 4000, YIELDS = 8000 };
 
 static int threads = 1, pinned_cores[MAX_THREADS], pinned;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -33,6 +34,14 @@ static void breathe(void) {
 #endif
 }
 
+/* One step of waiting; false when it is time to sleep. */
+static int patient(int step) {
+    if (step < SPINS) breathe();
+    else if (step < SPINS + YIELDS) sched_yield();
+    else return 0;
+    return 1;
+}
+
 static void pin(int number) {
     cpu_set_t set;
     if (!pinned) return;
@@ -47,13 +56,12 @@ static void run_task(int number) {
 }
 
 static unsigned wait_for_round(unsigned seen) {
-    for (int spin = 0; spin < SPINS; spin++) {
-        unsigned now = atomic_load_explicit(&round_number, memory_order_acquire);
+    unsigned now;
+    for (int step = 0; patient(step); step++) {
+        now = atomic_load_explicit(&round_number, memory_order_acquire);
         if (now != seen) return now;
-        breathe();
     }
     pthread_mutex_lock(&lock);
-    unsigned now;
     while ((now = atomic_load(&round_number)) == seen) pthread_cond_wait(&woken, &lock);
     pthread_mutex_unlock(&lock);
     return now;
@@ -105,7 +113,7 @@ int launch_tasks(task *run, void *shared, int tasks) {
     pthread_cond_broadcast(&woken);
     pthread_mutex_unlock(&lock);
     run_task(0);
-    for (int spin = 0; spin < SPINS && atomic_load_explicit(&pending, memory_order_acquire); spin++) breathe();
+    for (int step = 0; atomic_load_explicit(&pending, memory_order_acquire) && patient(step);) step++;
     if (atomic_load_explicit(&pending, memory_order_acquire)) {
         pthread_mutex_lock(&lock);
         while (atomic_load(&pending)) pthread_cond_wait(&finished, &lock);
@@ -123,9 +131,9 @@ int barrier(int number, struct launch *launch) {
         atomic_fetch_add(&phase, 1);
         return 0;
     }
-    for (int spin = 0; atomic_load_explicit(&phase, memory_order_acquire) == seen; spin++) {
+    for (int step = 0; atomic_load_explicit(&phase, memory_order_acquire) == seen;) {
         if (atomic_load(&first_error)) return -1; /* a task that failed will not come */
-        if (spin < SPINS) breathe();
+        if (patient(step)) step++;
         else sched_yield();
     }
     return 0;
