@@ -11,12 +11,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
 
+from edgeprune.compiling import fpga
 from edgeprune.compiling.fpga import simulator
+from edgeprune.compiling.fpga.build import build as compile_for
 from edgeprune.compiling.fpga.commands import Load, Store
 from edgeprune.compiling.fpga.geometry import Core
 from edgeprune.compiling.fpga.lowering import Lowering
@@ -25,6 +29,7 @@ from edgeprune.compiling.fpga.places import Tensor
 from edgeprune.compiling.fpga.program import Program
 from edgeprune.resources import devices_folder
 from tests.fpga_layers import random_layer
+from tests.fpga_networks import Net, int8
 from tests.fpga_streams import random_stream
 
 CORE = Core(4)
@@ -142,6 +147,40 @@ def test_one_run_after_the_other_begins_anew() -> None:
             accelerator.run(BASE + begin, len(program.commands), BASE)
             np.testing.assert_array_equal(whole[: memory.size], execute(CORE, program.commands, memory))
         assert registers.fault() == ""
+
+
+def test_the_page_makes_the_files_for_a_board(tmp_path: Path) -> None:
+    page = (devices_folder() / "fpga" / "board" / "README.md").read_text()
+    section = page.partition("## 2.")[2].partition("## 3.")[0]
+    lines = [line.removeprefix("    ") for line in section.splitlines() if line.startswith("    ")]
+    net = Net(1, 5, 12, 12)
+    onnx.save(net.model(net.conv("input", 13, 5)), tmp_path / "model.onnx")
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).normal(size=(4, 5, 12, 12)).astype(np.float32))
+    given = ["import numpy", "images = numpy.load('images.npy')", "image = images[0]"]
+    (tmp_path / "page.py").write_text("\n".join([*given, *lines]) + "\n")
+    subprocess.run([sys.executable, "page.py"], cwd=tmp_path, check=True)
+    memory, after = (np.fromfile(tmp_path / name, np.int8) for name in ("memory.bin", "expected.bin"))
+    assert memory.size == after.size
+    assert (memory != after).any()
+    assert "`made/core_1.commands`" in section
+    assert (tmp_path / "made" / "core_1.commands").stat().st_size % 64 == 0
+
+
+def test_a_network_runs_on_the_board(tmp_path: Path) -> None:
+    net = Net(1, 5, 12, 12)
+    int8_file = int8(tmp_path, net, net.node("Relu", net.conv(net.node("Relu", net.conv("input", 13, 5)), 6, 13)))
+    compiled = compile_for(int8_file, tmp_path, CORE, threads=1)
+    done = fpga.Network(tmp_path / compiled.model).run({"input": np.ones((1, 5, 12, 12), np.float32)})
+    words = np.fromfile(tmp_path / "core_1.commands", "<u4")
+    (memory,), (simulation,) = done.images, done.simulations
+    begin = -(-memory.size // PAGE) * PAGE
+    whole = np.concatenate([memory, np.zeros(begin - memory.size, np.int8), words.view(np.int8)])
+    with board(CORE, whole, latency=30, stall256=60) as registers:
+        counters = driver().Accelerator(registers).run(BASE + begin, words.size // 16, BASE)
+        assert registers.fault() == ""
+    np.testing.assert_array_equal(whole[: memory.size], simulation.memory)
+    assert (whole[: memory.size] != memory).any()
+    assert counters.activity["working"] == simulation.busy_cycles
 
 
 def test_what_the_driver_refuses() -> None:

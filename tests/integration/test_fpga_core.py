@@ -178,6 +178,22 @@ def test_without_verilator_the_way_to_install_it_is_told(monkeypatch: pytest.Mon
     assert "apt install verilator" in str(caught.value.hint)
 
 
+def test_a_verilator_that_does_not_understand_the_hardware_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One of an older version says what it is, and then fails over the sources."""
+    old = tmp_path / "verilator"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Verilator 3.1 && exit 0\necho %Error: syntax >&2\nexit 1\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DeviceError, match=r"Verilator could not build") as caught:
+        simulator.build(CORE)
+    assert "5.006" in str(caught.value.hint)
+    assert "syntax" in str(caught.value.detail)
+    assert [path.suffix for path in (tmp_path / "cache" / "fpga").iterdir()] == [".lock"]
+
+
 @pytest.mark.parametrize("n", [4, 8, 16])
 def test_the_hardware_is_free_of_lint(n: int) -> None:
     sources = simulator.sources_of(simulator.devices_folder() / "fpga")

@@ -18,6 +18,7 @@ from edgeprune import datasets
 from edgeprune.compiling import fpga
 from edgeprune.compiling.fpga import simulator
 from edgeprune.compiling.fpga.geometry import Core
+from edgeprune.reporting import wording
 
 MATRIX = """\
 name: cycles
@@ -26,7 +27,7 @@ models: [lenet5]
 prune:
   - {method: l1, ratio: [0.5], seed: 0}
 runtimes: [fpga]
-devices: [fpga-sim-8x8]
+devices: [{name: fpga-sim-8x8, clock_mhz: 200}]
 train: {epochs: 3}
 finetune: {epochs: 1}
 """
@@ -107,6 +108,10 @@ def test_the_report_tells_the_gain_and_the_staircase(finished: Path) -> None:
     assert {"cycles.png", "staircase.png"} <= {path.name for path in (finished / "figures").iterdir()}
     page = (finished / "report.html").read_text()
     assert "cycles fall" in page
+    for cell in rows(finished / "cells.csv"):
+        assert (
+            f">{wording.millions(1e3 * int(cell['cycles']) / 200)}<" in page
+        )  # ms at the clock that the matrix assumes
     assert "pruning a 3x3 layer from 64 to 57 channels removes 21 % of its MACs and 0 % of its cycles" in page
     assert (finished / "tables" / "cycles.tex").is_file()
 
@@ -146,6 +151,7 @@ def test_what_was_simulated_is_not_simulated_again(place: Path, finished: Path) 
     [
         ("devices: [fpga-sim-12x12]", "unknown device 'fpga-sim-12x12'"),
         ("devices: [local]", "local has nothing to run"),
+        ("devices: [{name: fpga-sim-8x8, clock_mhz: -3}]", "clock_mhz: -3"),
         ("runtimes: [onnxruntime]", "no runtime makes one"),
         ("batch: [4]", "one image at a time"),
     ],

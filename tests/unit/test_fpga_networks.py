@@ -101,6 +101,13 @@ def upscaled_between(net: Net) -> str:
     return net.node("Add", net.conv(hidden, 9, 12), net.conv(net.node("Sigmoid", hidden), 9, 12, 1))
 
 
+def cropped(net: Net) -> str:
+    """A picture without its first row and column is the host's to cut out."""
+    rows_and_columns = net.indices(2, 3)
+    part = net.node("Slice", net.conv("input", 6, 5), net.indices(1, 1), net.indices(99, 99), rows_and_columns)
+    return net.conv(part, 4, 6)
+
+
 def several_answers_of_the_host(net: Net) -> str:
     return net.node("Softmax", net.node("Flatten", net.node("Relu", net.conv("input", 4, 5)), axis=1), axis=1)
 
@@ -112,7 +119,7 @@ NETWORKS = {
         padded_shortcut, concatenated,
     )
 }  # fmt: skip
-WITH_HOST = {one.__name__: one for one in (upscaled_between, several_answers_of_the_host)}
+WITH_HOST = {one.__name__: one for one in (upscaled_between, cropped, several_answers_of_the_host)}
 
 
 @pytest.mark.parametrize("core", CORES, ids=["8", "16", "8, small"])

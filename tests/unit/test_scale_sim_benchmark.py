@@ -34,6 +34,13 @@ def test_the_table_has_a_line_a_layer() -> None:
     assert lines[4] == "| 8x8 | all convolutions |  |  | 4,000 | 4,000 | 5,000 | +0.0 % |"
 
 
+def test_the_page_says_how_far_apart_all_convolutions_are() -> None:
+    script = load("scale_sim")
+    page = script.page([*rows(), script.total(rows())])
+    assert "over all convolutions +0.0 % on 8x8.\n" in page
+    assert page.endswith(script.table([*rows(), script.total(rows())]))
+
+
 def test_without_scale_sim_its_error_is_shown(tmp_path: Path) -> None:
     asked = json.dumps({"n": 8, "dataflows": ["ws"], "layers": [[10, 10, 3, 8, 8, 1]]})
     worker = BENCHMARKS / "speed" / "workers" / "scale_sim_worker.py"

@@ -126,11 +126,11 @@ module core #(
   logic [8*N-1:0] a_data, r_data, w_data, activations, results;
   logic [SUM*N-1:0] sums;
   logic [32*N-1:0] totals;
-  logic [core_types::TOKEN_BITS-1:0] tokens [0:L+4];
+  logic [core_types::TOKEN_BITS-1:0] tokens [0:L+5];
   core_types::token_t token_of_sums;
-  logic [L+4:1] passing;
+  logic [L+5:1] passing;
   logic [2:1] swaps;
-  logic [ACC_LOG2-1:0] sum_address [0:L+4];
+  logic [ACC_LOG2-1:0] sum_address [0:L+5];
   ram #(.WIDTH(8*N), .LOG2(A_LOG2)) a (
       .clk, .write(load_a || write_a), .write_address(A_LOG2'(write_a ? result_a : load_address)),
       .write_data(write_a ? results : load_data), .read_address(A_LOG2'(a_address)), .read_data(a_data)
@@ -145,14 +145,14 @@ module core #(
       .read_address(R_LOG2'(skip_read ? skip_address : store_address)), .read_data(r_data)
   );
   assign tokens[0] = token;
-  assign token_of_sums = tokens[L+4];
+  assign token_of_sums = tokens[L+5];
   assign sum_address[0] = ACC_LOG2'(acc_address);
   always_ff @(posedge clk) begin
-    for (int k = 1; k <= L + 4; k++) begin
+    for (int k = 1; k <= L + 5; k++) begin
       tokens[k] <= rst ? '0 : tokens[k-1];
       sum_address[k] <= sum_address[k-1];
     end
-    passing <= rst ? '0 : {passing[L+3:1], token.valid};
+    passing <= rst ? '0 : {passing[L+4:1], token.valid};
     swaps <= {swaps[1], token.swap};
     in_picture_later <= in_picture;
     padding_later <= padding;
@@ -163,7 +163,7 @@ module core #(
       .weights(w_data), .sums
   );
   accumulator #(.N(N), .WIDTH(SUM), .LOG2(ACC_LOG2)) accumulate (
-      .clk, .token(token_of_sums), .address(sum_address[L+4]), .sums, .complete, .ends, .totals
+      .clk, .token(token_of_sums), .address(sum_address[L+5]), .sums, .complete, .ends, .totals
   );
   output_side #(.N(N)) finish (
       .clk, .rst, .parameter_load, .parameter_index, .parameter_word(w_data), .begins(last_started), .settings,

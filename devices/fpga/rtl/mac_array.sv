@@ -1,6 +1,6 @@
 // N x N multipliers: a vector of N activations goes to N columns, each adds its N products in a tree of registers.
 // Every column works on the same vector in the same cycle, so weights are exchanged in one cycle and nothing drains
-// between passes. Sums leave log2(N) + 3 cycles after their activations came in.
+// between passes. Sums leave log2(N) + 4 cycles after their activations came in.
 module mac_array #(
     parameter int N = 8,
     localparam int L = $clog2(N),
@@ -39,15 +39,9 @@ module mac_array #(
     logic [8*N-1:0] vector;
     copy #(.WIDTH(8*N)) own (.clk, .from(activations), .to(vector));
     for (genvar r = 0; r < N; r++) begin : g_product
-      logic signed [7:0] a, w;
-      logic signed [15:0] product, product_later;  // multipliers are far from each other
-      assign a = vector[8*r+:8];
-      assign w = active[r][8*c+:8];
-      always_ff @(posedge clk) begin
-        product <= a * w;
-        product_later <= product;
-      end
-      assign node[N+r] = WIDTH'(product_later);
+      logic signed [15:0] product;
+      multiplier own (.clk, .a(vector[8*r+:8]), .b(active[r][8*c+:8]), .product);
+      assign node[N+r] = WIDTH'(product);
     end
     for (genvar k = 1; k < N; k++) begin : g_sum
       always_ff @(posedge clk) node[k] <= node[2*k] + node[2*k+1];

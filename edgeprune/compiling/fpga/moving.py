@@ -72,7 +72,7 @@ def _slice(found: Found, node: onnx.NodeProto) -> View | None:
         places = np.arange(size)[slice(start, ends[k], step)]
         if axis == 1:
             view = view.pick(places)
-        elif axis in (2, 3) and step > 0 and not view.flat and (places == np.arange(0, size, step)).all():
+        elif axis in (2, 3) and step > 0 and not view.flat and np.array_equal(places, np.arange(0, size, step)):
             both = (view.step[0] * step, view.step[1]) if axis == 2 else (view.step[0], view.step[1] * step)
             view = replace(view, step=both)
         elif len(places) != size or step != 1:

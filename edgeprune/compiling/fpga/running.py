@@ -100,11 +100,13 @@ class Run:
 
     Attributes:
         outputs: By name.
-        simulations: Of each region.
+        images: int8 [bytes] each: the memory before each of the network's streams (`core_*.commands`).
+        simulations: Of each stream, with the memory after it.
         figures: What it took.
     """
 
     outputs: dict[str, NDArray[Any]]
+    images: tuple[Int8, ...]
     simulations: tuple[Simulation, ...]
     figures: Figures
 
@@ -205,33 +207,32 @@ class Network:
         Raises:
             DeviceError: the simulator cannot be built or stands still.
         """
-        known, simulations, layers = dict(inputs), [], []
+        known, images, simulations, layers = dict(inputs), [], [], []
         for step in self._steps:
             if step["kind"] == "host":
                 session = self._sessions[step["file"]]
                 feeds = {name: known[name] for name in step["inputs"]}
                 known |= dict(zip(step["outputs"], session.run(step["outputs"], feeds), strict=True))
             else:
-                made, done, found = self._region(step, known, behind)
-                known |= made
+                words = np.fromfile(self._folder / step["commands"], "<u4").reshape(-1, 16)
+                memory = self._image(step, known)
+                done = simulate(StoredProgram(self.core, words), memory, behind)
+                known |= {port["name"]: _taken(port, done.memory, self.core) for port in step["outputs"]}
+                images.append(memory)
                 simulations.append(done)
-                layers += found
+                layers += _layers(step["layers"], words, done, self.core)
         outputs = {name: known[name] for name in self._steps[-1]["outputs"]}
-        return Run(outputs, tuple(simulations), _figures(self.core, simulations, layers))
+        return Run(outputs, tuple(images), tuple(simulations), _figures(self.core, simulations, layers))
 
-    def _region(
-        self, step: dict[str, Any], known: dict[str, NDArray[Any]], behind: Memory | None
-    ) -> tuple[dict[str, NDArray[Any]], Simulation, list[LayerFigures]]:
-        words = np.fromfile(self._folder / step["commands"], "<u4").reshape(-1, 16)
+    def _image(self, step: dict[str, Any], known: dict[str, NDArray[Any]]) -> Int8:
+        """The core's memory before a stream: inputs and weights in their places."""
         weights = np.fromfile(self._folder / step["weights"], np.int8)
         memory = np.zeros(step["weights_at"] + weights.size, np.int8)
         memory[step["weights_at"] :] = weights
         for port in step["inputs"]:
             packed = pack(_laid(port, known[port["name"]]), self.core.n).reshape(-1)
             memory[port["address"] : port["address"] + packed.size] = packed
-        done = simulate(StoredProgram(self.core, words), memory, behind)
-        made = {port["name"]: _taken(port, done.memory, self.core) for port in step["outputs"]}
-        return made, done, _layers(step["layers"], words, done, self.core)
+        return memory
 
 
 def _laid(port: dict[str, Any], tensor: NDArray[Any]) -> Int8:

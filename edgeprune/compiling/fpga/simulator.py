@@ -12,7 +12,6 @@ import functools
 import hashlib
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from edgeprune.compiling.fpga.commands import UNITS
 from edgeprune.compiling.fpga.geometry import Core, Memory
 from edgeprune.errors import CompileError, DeviceError, StorageError
 from edgeprune.resources import cache_folder, devices_folder
+from edgeprune.storage import partial_folder
 
 INSTALL = "install Verilator 5 and g++ (Debian: apt install verilator g++)"
 _FLAGS = ("-O2", "-std=gnu++17", "-fPIC", "-shared", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0")
@@ -195,8 +195,7 @@ def sources_of(folder: Path, *, bus: bool = False) -> list[Path]:
 
 def _make(core: Core, top: str, tools: tuple[str, str], sources: Sequence[Path], built: Path) -> None:
     (verilator, compiler), (*hardware, harness) = tools, sources
-    with tempfile.TemporaryDirectory(prefix=".core-", dir=built.parent) as name:
-        folder = Path(name)
+    with partial_folder(built.parent) as folder:
         parameters = [f"-G{key}={value}" for key, value in core.parameters().items()]
         words = [verilator, "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"]
         words += ["--top-module", top, "--prefix", "Vcore", "--Mdir", str(folder), *parameters, *map(str, hardware)]
