@@ -29,7 +29,7 @@ run() {
   shift
   forget_told
   mkdir -p "$folder/launches" && mkdir "$launch" || exit 125
-  : >"$launch/spool"
+  true >"$launch/spool" || exit 125
   # shellcheck disable=SC2086 # no setsid is no word, and a shell may be two: busybox sh
   : | EDGEPRUNE_CLIENT='' $detach ${EDGEPRUNE_SHELL:-sh} "$here/agent.sh" keep "$$" "$@" \
     >/dev/null 2>"$launch/stderr" &
@@ -101,7 +101,7 @@ show() {
       '{"event":"taken",'*) [ "$owned" = false ] || break ;; # before this one's own: an earlier owner, not a later
     esac
     say "$line" 2>/dev/null || break
-    case $line in '{"event":"exit",'*) : >"$launch/told" && break ;; esac
+    case $line in '{"event":"exit",'*) true >"$launch/told" && break ;; esac
   done
   kill -PIPE "$tail" 2>/dev/null # of this death no shell makes words
 }
@@ -220,8 +220,9 @@ hand_on() {
 }
 
 # once a second: is the laptop there? An owner that vanished without a word (killed with all its processes) is given
-# a second, so that another can take over.
+# a second, so that another can take over. Who removed the launch wants none of it to run.
 listen() {
+  [ -e "$launch/spool" ] || stop_worker removed
   if kill -0 "$owner" 2>/dev/null; then misses=0; else misses=$((misses + 1)); fi
   [ "$misses" -lt 2 ] || stop_worker stdin
   read_uptime
@@ -277,7 +278,7 @@ carry_out() {
   pulse=$!
   wait "$worker" 2>/dev/null
   status=$?
-  : >"$launch/ended"
+  true >"$launch/ended" # `:` would end this shell if the launch was removed
   kill_strays
   kill -KILL "$pulse" 2>/dev/null
   wait "$pulse" 2>/dev/null # nothing may be written after the last lines

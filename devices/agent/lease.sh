@@ -165,7 +165,9 @@ end_processes() {
   done
   [ "$ended" -gt 0 ] || return 0
   for _ in 1 2 3 4 5 6 7 8 9 10; do
-    [ -n "$(marked "EDGEPRUNE_LAUNCH=$folder/launches/")" ] || return 0
+    _left=$(marked "EDGEPRUNE_LAUNCH=$folder/launches/")
+    [ -n "$_left" ] || return 0
+    for _pid in $_left; do kill -TERM "$_pid" 2>/dev/null; done # one may have begun since the last look
     sleep 0.1 || sleep 1
   done
   for _pid in $(marked "EDGEPRUNE_LAUNCH=$folder/launches/"); do kill -KILL "$_pid" 2>/dev/null; done

@@ -217,3 +217,16 @@ def test_a_launch_whose_keeper_was_killed_ends_with_its_link(agent: AgentOf, tmp
     kill_all(process for process in agent.processes() if "keep" in command_words(process))
     hang_up(client)
     assert left_after(10.0, agent.processes()) == []
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "hung up"])
+def test_a_launch_whose_folder_was_removed_ends(agent: AgentOf, killed: bool) -> None:
+    """As by the next holder of the lease, who did not see a process that had just been started."""
+    client = agent.start("run", "launch", "0", sys.executable, "-c", COUNTING)
+    assert client.stdout is not None
+    assert b"started" in client.stdout.readline()
+    shutil.rmtree(agent.folder / "launches")
+    if killed:
+        os.killpg(client.pid, signal.SIGKILL)
+    hang_up(client)
+    assert left_after(10.0, agent.processes()) == []
