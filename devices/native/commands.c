@@ -22,7 +22,9 @@ static void say_ports(const char *key, const struct port *ports, int count) {
 int facts(void) {
     say("{\"model\":");
     say_text(model.name);
-    say(",\"target\":\"%s\",\"features\":\"%s\",\"compiler\":", model.target, model.features);
+    say(",\"target\":");
+    say_text(model.target);
+    say(",\"features\":\"%s\",\"compiler\":", model.features);
     say_text(model.compiler);
     say_ports("inputs", model.inputs, model.input_count);
     say_ports("outputs", model.outputs, model.output_count);

@@ -1,4 +1,5 @@
-/* Output: one JSON object a line, each written whole, so that a reader never sees half of one. */
+/* Output: one JSON object a line. A line is written whole, so that a reader never sees half of one, unless it is longer
+   than what a pipe takes in one piece. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -7,24 +8,40 @@
 
 #include "runtime.h"
 
-enum { LINE_BYTES = 4096 }; /* a pipe takes so much in one piece */
+enum { LINE_BYTES = 4096 };
 
 static char line[LINE_BYTES];
 static size_t used;
+static int broken;
 
-static void append(const char *format, va_list values) {
-    int wanted = vsnprintf(line + used, sizeof line - used, format, values);
-    if (wanted > 0) {
-        used += (size_t)wanted;
-        if (used > sizeof line - 2) used = sizeof line - 2;
+static void write_out(void) {
+    const char *from = line;
+    while (used && !broken) {
+        ssize_t written = write(STDOUT_FILENO, from, used);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) {
+            broken = 1;
+            break;
+        }
+        from += written;
+        used -= (size_t)written;
     }
+    used = 0;
 }
 
 void say(const char *format, ...) {
-    va_list values;
-    va_start(values, format);
-    append(format, values);
-    va_end(values);
+    for (int tries = 0; tries < 2; tries++) {
+        size_t room = sizeof line - 1 - used; /* the last byte is the line's end */
+        va_list values;
+        va_start(values, format);
+        int wanted = vsnprintf(line + used, room, format, values);
+        va_end(values);
+        if (wanted >= 0 && (size_t)wanted < room) {
+            used += (size_t)wanted;
+            return;
+        }
+        write_out();
+    }
 }
 
 void say_text(const char *text) {
@@ -40,18 +57,8 @@ void say_text(const char *text) {
 
 int end_line(void) {
     line[used++] = '\n';
-    const char *from = line;
-    while (used) {
-        ssize_t written = write(STDOUT_FILENO, from, used);
-        if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) {
-            used = 0;
-            return NO_OUTPUT;
-        }
-        from += written;
-        used -= (size_t)written;
-    }
-    return OK;
+    write_out();
+    return broken ? NO_OUTPUT : OK;
 }
 
 int complain(int status, const char *kind, const char *format, ...) {

@@ -79,6 +79,15 @@ def test_facts(program: Path) -> None:
     assert facts["workspace_bytes"] == 8 * LENGTH
 
 
+def test_a_line_is_whole_however_long(tmp_path: Path) -> None:
+    target = "my 'board' \\" + "x" * 5000
+    program = build(tmp_path, "-DTARGET=" + json.dumps(target), "-fsanitize=address,undefined")
+    status, (facts,) = run(program, "facts")
+    assert status == 0
+    assert facts["target"] == target
+    assert facts["outputs"][0]["name"] == "signs"
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 7, 64])
 def test_numbers_are_right_on_any_number_of_threads(
     program: Path, bound: list[str], tmp_path: Path, threads: int

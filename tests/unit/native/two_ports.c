@@ -107,8 +107,12 @@ static const struct port outputs[] = {
 #define FEATURES ""
 #endif
 
+#ifndef TARGET
+#define TARGET "test"
+#endif
+
 const struct model model = {
-    .name = "two \\ ports", .target = "test", .compiler = "by hand", .features = FEATURES,
+    .name = "two \\ ports", .target = TARGET, .compiler = "by hand", .features = FEATURES,
     .inputs = inputs, .outputs = outputs, .input_count = 2, .output_count = 2,
     .calls = calls, .call_count = 3, .max_threads = 64,
     .weights_bytes = 0, .arena_bytes = 0, .workspace_bytes = LENGTH * 8,
