@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import os
 import queue
-import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,21 @@ def main() -> None:
     """Serve requests until stdin ends."""
     events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what libraries print goes to the log, not between the events
+    # `sys.stdin` stays for the processes that read pictures: they close it first, and would wait for ever for its lock
+    # if a thread was reading it while they were forked
+    lines = os.fdopen(os.dup(0), encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_take_requests, args=(requests,), daemon=True).start()
+    threading.Thread(target=_take_requests, args=(lines, requests), daemon=True).start()
     while True:
         request = json.loads(requests.get())
         answer = _serve(request, events)
         print(json.dumps(answer), file=events)
 
 
-def _take_requests(requests: queue.SimpleQueue[str]) -> None:
-    """Read stdin in a thread of its own, so that its end is noticed in the middle of any work."""
-    for line in sys.stdin:
+def _take_requests(lines: Iterable[str], requests: queue.SimpleQueue[str]) -> None:
+    """Read requests in a thread of its own, so that their end is noticed in the middle of any work."""
+    for line in lines:
         requests.put(line)
     os._exit(0)
 

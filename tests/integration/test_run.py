@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from edgeprune import journal
 from edgeprune.schema import CellEnd, Launch
@@ -381,6 +382,19 @@ def test_a_user_s_folder_does_not_shadow_the_standard_library(place: Path, share
         cwd=place, env=os.environ | {"EDGEPRUNE_CACHE": str(shared_cache)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_of_pictures_is_trained_on(place: Path, shared_cache: Path) -> None:
+    """Pictures are read by processes that the preparing process starts, while it listens for the end of the run."""
+    for number in range(40):
+        picture = place / "pictures" / f"class{number % 4}" / f"{number}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((32, 32), 60).save(picture)
+    pictures = MEASURED_ONCE.replace("data: digits", "data: {name: image_folder, folder: pictures}")
+    (place / "m.yaml").write_text(pictures)
+    done = edgeprune(place, shared_cache, "run", "m.yaml")
+    assert done.returncode == 0, done.stderr
+    assert {end.status for end in ends(place)} == {"ok"}
 
 
 def test_status_tells_what_is_left(finished: Path, shared_cache: Path) -> None:
