@@ -79,7 +79,7 @@ def _deliveries(by_label: dict[str, list[PairResult]]) -> list[str]:
     if len(by_label) > _NAMED_RUNTIMES:
         ordered = sorted(by_label, key=lambda label: _real(by_label[label]))
         by_label = {label: by_label[label] for label in (ordered[-1], ordered[0])}
-    return [f"{label} {_delivery(pairs)}" for label, pairs in by_label.items()]
+    return [f"{wording.in_sentence(label)} {_delivery(pairs)}" for label, pairs in by_label.items()]
 
 
 def _delivery(pairs: Sequence[PairResult]) -> str:

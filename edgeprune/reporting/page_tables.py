@@ -126,7 +126,7 @@ def _counts_table(results: Results, what: Counted) -> Table:
 def accelerator_table(results: Results) -> Table:
     """What one inference takes on simulated accelerators, a row a cell; layer by layer it is in cycles.csv."""
     cells = [cell for cell in results.cells if cell.end.accelerated is not None]
-    labels = wording.setting_labels(cell.key for cell in cells)
+    labels = wording.setting_labels((cell.key for cell in cells), shared_runtime=False)
     keys = [cell.key.network for cell in cells]
 
     def row(cell: CellResult) -> tuple[Field, ...]:
@@ -150,7 +150,7 @@ def accelerator_table(results: Results) -> Table:
         )
 
     columns = (
-        "Network", "Variant", "Pruned", "Array", "int8 accuracy", "Cycles", "MACs of the array's", "Stalls",
+        "Network", "Variant", "Pruned", "Array", "int8 accuracy", "Cycles", "Array used", "Stalls",
         "ms at the clock routed", "ms at an assumed clock", "Moved", "Nodes on the host", "MACs on the host",
     )  # fmt: skip
     numeric = (False, False, True, False, *[True] * 9)

@@ -84,7 +84,7 @@ def compression(results: Results) -> Figure | None:
             recipe: [
                 (masked.filters / (masked.filters - masked.pruned_filters), dense.params / shrunk.params)
                 for masked, shrunk in points
-                if masked.filters > masked.pruned_filters
+                if masked.filters > masked.pruned_filters and shrunk.params  # all gone is no point of a plot
             ]
             for recipe, (dense, points) in lines.items()
             if dense

@@ -35,6 +35,12 @@ def runtime_name(runtime: str) -> str:
     return RUNTIME_NAMES.get(runtime, runtime)
 
 
+def in_sentence(label: str) -> str:
+    """A label amid a sentence: names of products stay as they are, a static program is the static program."""
+    native = RUNTIME_NAMES["native"]
+    return label.replace(native, f"the {native.lower()}")
+
+
 def model_name(model: str) -> str:
     """A model as the papers write it: resnet20 is ResNet-20.
 

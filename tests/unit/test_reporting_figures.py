@@ -105,3 +105,14 @@ def test_accuracy_is_ticked_in_round_steps(two_methods: dict[str, Figure]) -> No
         ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
         step = ticks[1] - ticks[0]
         assert step in (pytest.approx(1), pytest.approx(2), pytest.approx(5))
+
+
+def test_a_network_of_which_nothing_is_left_is_no_point_of_a_plot(tmp_path: Path) -> None:
+    """A constant answer needs no parameters."""
+    made = [
+        one.model_copy(update={"params": 0}) if one.kind == "network" and one.key.variant == "shrunk" else one
+        for one in sample_run.records()
+    ]
+    assert sum(one.kind == "network" and not one.params for one in made) > 0
+    figures = draw(load(sample_run.write_run(tmp_path / "run", made)))
+    assert "compression" not in figures

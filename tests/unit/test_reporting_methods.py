@@ -175,7 +175,7 @@ def test_the_answer_counts_who_keeps_the_accuracy_and_names_the_fastest(five: Re
         "At a ratio of 50 %, 2 of 5 pruned networks stay within 2 points of dense accuracy; of these "
     )
     assert f"ResNet-20 by {fastest} gains most" in said
-    for ratio, runtime in zip(real[fastest], ("TVM", "Static program"), strict=True):
+    for ratio, runtime in zip(real[fastest], ("TVM", "the static program"), strict=True):
         assert f"{runtime} delivers {ratio:.2f}×" in said
 
 
