@@ -51,10 +51,13 @@ def write_whole(path: Path, content: bytes) -> Path:
 def partial_folder(parent: Path) -> Iterator[Path]:
     """A folder to make something in, beside the place that it is moved to when it is whole; gone afterwards.
 
+    What killed processes of this machine left there goes, too.
+
     Raises:
         OSError: it cannot be made.
     """
     parent.mkdir(parents=True, exist_ok=True)
+    sweep_partial(parent)
     folder = Path(tempfile.mkdtemp(prefix=f"{_partial_of_this_machine()}{os.getpid()}-", dir=parent))
     try:
         yield folder

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from edgeprune.compiling.processors import Target
 from edgeprune.compiling.processors import target as find_target
 from edgeprune.compiling.registry import runtime as find_runtime
 from edgeprune.errors import CompileError, StorageError, UserError
+from edgeprune.storage import partial_folder
 
 Made = TypeVar("Made")
 
@@ -143,16 +143,14 @@ def _publish(out: Path, runtime: str, target: str, threads: int, build: Callable
 
 def _fill(out: Path, build: Callable[[Path], Made]) -> tuple[Made, tuple[Path, ...]]:
     """Build aside, then move every file to `out`; gives what `build` gave, and the files."""
-    aside: Path | None = None
     fresh = not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".compiling-", dir=out))
-        made = build(aside)
-        names = sorted(file.relative_to(aside) for file in aside.rglob("*") if file.is_file())
-        for name in names:
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(aside / name, out / name)
+        with partial_folder(out) as aside:
+            made = build(aside)
+            names = sorted(file.relative_to(aside) for file in aside.rglob("*") if file.is_file())
+            for name in names:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(aside / name, out / name)
         fresh = False
     except OSError as error:
         raise StorageError(
@@ -160,8 +158,6 @@ def _fill(out: Path, build: Callable[[Path], Made]) -> tuple[Made, tuple[Path, .
             hint="free space or choose another folder; nothing was left half-written",
         ) from error
     finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
         if fresh:
             shutil.rmtree(out, ignore_errors=True)
     return made, tuple(out / name for name in names)

@@ -18,6 +18,7 @@ from pathlib import Path
 from edgeprune.emulation.qemu import Emulator
 from edgeprune.errors import DeviceError
 from edgeprune.resources import cache_folder, devices_folder
+from edgeprune.storage import partial_folder
 
 _SHORT, _LONG = 1, 4
 _SECONDS = 3600.0
@@ -71,9 +72,8 @@ def _plugin() -> Path:
         return built
     compiler = shutil.which("cc") or shutil.which("gcc")
     command = [compiler] if compiler else [sys.executable, "-m", "ziglang", "cc"]
-    built.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".plugin-", dir=built.parent) as folder:
-        made = Path(folder) / built.name
+    with partial_folder(built.parent) as folder:
+        made = folder / built.name
         try:
             subprocess.run(
                 [*command, "-shared", "-fPIC", "-O2", str(source), "-o", str(made)],

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from edgeprune.emulation import debian
 from edgeprune.errors import DeviceError
 from edgeprune.resources import cache_folder
+from edgeprune.storage import partial_folder
 
 _PROGRAMS = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm", "x86_64": "qemu-x86_64"}
 ARCHITECTURES = tuple(_PROGRAMS)
@@ -141,9 +141,8 @@ def _find(architecture: str, program: str, package: str) -> Emulator | None:
 
 def _unpack_once(package: str) -> None:
     root = cache_folder() / package
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".qemu-", dir=root.parent) as folder:
-        fetched, unpacked = Path(folder) / "fetched", Path(folder) / "root"
+    with partial_folder(root.parent) as folder:
+        fetched, unpacked = folder / "fetched", folder / "root"
         for made in (fetched, unpacked):
             made.mkdir()
         debian.unpack(debian.fetch([package], fetched), unpacked)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgeprune.emulation import debian
 from edgeprune.resources import cache_folder
-from edgeprune.storage import partial_folder, sweep_partial
+from edgeprune.storage import partial_folder
 
 USER, USER_ID = "pi", 1000
 HOST_NAME = "raspberrypi"
@@ -80,7 +80,6 @@ def made(
         if place.is_dir():
             return place
         say(f"fetching Debian's arm64 packages for the {name} (once)")
-        sweep_partial(place.parent)
         with partial_folder(place.parent) as folder:
             whole, fetched = folder / "whole", folder / "fetched"
             root = whole / "root"

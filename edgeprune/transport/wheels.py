@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from edgeprune import profiles
 from edgeprune.errors import DeviceError, RemoteError, TransportError
 from edgeprune.resources import cache_folder, devices_folder
-from edgeprune.storage import partial_folder, storage_error, sweep_partial
+from edgeprune.storage import partial_folder, storage_error
 from edgeprune.transport.answers import Unpacked, read
 from edgeprune.transport.channel import Channel
 
@@ -167,7 +167,6 @@ def _bundle(runtime: str, platform: Platform) -> Path:
     bundle = cache_folder() / "wheels" / f"{runtime}-{key}.zip"
     if not bundle.is_file():
         try:
-            sweep_partial(bundle.parent)
             with partial_folder(bundle.parent) as folder:
                 _fetch(runtime, wanted, platform, folder)
                 packed = folder / bundle.name

@@ -73,9 +73,11 @@ with partial_folder(pathlib.Path({str(tmp_path / "wheels")!r})) as folder:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     assert len(list(tmp_path.glob("wheels/.partial-*/half"))) == 1
     with partial_folder(tmp_path / "wheels") as mine:
-        Cache(tmp_path).sweep()
         assert list((tmp_path / "wheels").iterdir()) == [mine]
     assert not mine.exists()
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    Cache(tmp_path).sweep()
+    assert list((tmp_path / "wheels").iterdir()) == []
 
 
 def test_the_loser_of_a_race_takes_the_winner_s_work(tmp_path: Path) -> None:
