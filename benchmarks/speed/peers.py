@@ -94,10 +94,11 @@ def _failed(row: Row, error: EdgepruneError) -> Row:
     return replace(row, status="wrong" if isinstance(error, ParityError) else "failed", reason=reason)
 
 
-def is_done(rows: Sequence[Row], case: Case, threads: int, runtimes: Sequence[str]) -> bool:
-    """Whether a unit's rows are there for all these runtimes, made with the compiler as it is."""
+def is_done(rows: Sequence[Row], case: Case, threads: int, runtimes: Sequence[str], rounds: int) -> bool:
+    """Whether a unit's rows are there for all these runtimes and rounds, made with the compiler as it is."""
     unit = by_unit(rows).get((case.name, case.form, threads), {})
-    return all(name in unit and unit[name].code == code() for name in runtimes)
+    made = [unit[name] for name in runtimes if name in unit and unit[name].code == code()]
+    return len(made) == len(runtimes) and all(row.status != "ok" or len(row.round_ms) >= rounds for row in made)
 
 
 def main() -> int:
@@ -123,7 +124,7 @@ def main() -> int:
         for case in cases:
             for threads in options.threads:
                 rows = read(options.out / LATENCY_FILE)
-                if is_done(rows, case, threads, options.runtimes):
+                if is_done(rows, case, threads, options.runtimes, options.rounds):
                     continue
                 new = measure(case, threads, options.runtimes, transport, cache, options.rounds)
                 rest = [row for row in rows if row.unit != (case.name, case.form, threads)]

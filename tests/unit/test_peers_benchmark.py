@@ -141,14 +141,20 @@ def test_the_page_compares_with_the_fastest_that_is_right(rows: ModuleType, tmp_
     assert "- resnet18, dense, 1 threads, ncnn: wrong: its reason" in text
 
 
-def test_rows_of_another_compiler_are_measured_again(peers: ModuleType, rows: ModuleType, cases: ModuleType) -> None:
+def test_rows_of_another_compiler_or_of_fewer_rounds_are_measured_again(
+    peers: ModuleType, rows: ModuleType, cases: ModuleType
+) -> None:
     (case,) = cases.chosen(["resnet20"], ["dense"])
-    now = [rows.Row("resnet20", "dense", 1, name, "", peers.code(), "ok") for name in ("mnn", "tvm")]
+    now = [
+        rows.Row("resnet20", "dense", 1, name, "", peers.code(), "ok", round_ms=(2.0, 3.0)) for name in ("mnn", "tvm")
+    ]
+    now.append(rows.Row("resnet20", "dense", 1, "ncnn", "", peers.code(), "wrong"))
     before = [rows.Row("resnet20", "dense", 1, "tvm", "", "another", "ok")]
-    assert peers.is_done(now, case, 1, ["mnn", "tvm"])
-    assert not peers.is_done(now, case, 2, ["mnn", "tvm"])
-    assert not peers.is_done(now, case, 1, ["mnn", "tvm", "ncnn"])
-    assert not peers.is_done(before, case, 1, ["tvm"])
+    assert peers.is_done(now, case, 1, ["mnn", "tvm", "ncnn"], 2)
+    assert not peers.is_done(now, case, 1, ["mnn", "tvm"], 3)
+    assert not peers.is_done(now, case, 2, ["mnn", "tvm"], 2)
+    assert not peers.is_done(now, case, 1, ["mnn", "openvino"], 2)
+    assert not peers.is_done(before, case, 1, ["tvm"], 2)
 
 
 def test_instructions_that_moved_are_told(tmp_path: Path) -> None:
