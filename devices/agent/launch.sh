@@ -10,6 +10,8 @@
 #
 # Requests are numbered in the order of the laptop's sending. The clerk hands on number N+1 after N and drops all others:
 # one that a slow, lost link delivers late has come by the new link already, or will.
+# A file of a launch is made by `true >`: `:` is a special built-in, and where one's redirection fails, since another
+# holder removed the launch, the shell ends.
 # shellcheck shell=sh disable=SC2119,SC2120,SC2154 # here, folder, line, now, detach: agent.sh; $1: lease.sh
 
 SILENCE_S=${EDGEPRUNE_SILENCE_S:-90} # without a sign of life from the laptop for so long the link is dead
@@ -278,7 +280,7 @@ carry_out() {
   pulse=$!
   wait "$worker" 2>/dev/null
   status=$?
-  true >"$launch/ended" # `:` would end this shell if the launch was removed
+  true >"$launch/ended"
   kill_strays
   kill -KILL "$pulse" 2>/dev/null
   wait "$pulse" 2>/dev/null # nothing may be written after the last lines

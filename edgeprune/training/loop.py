@@ -256,13 +256,13 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def _require_images(dataset: Dataset) -> None:
-    hints = {
-        "train": "add images to the train split",
-        "validation": "every tenth training image of a class is held out: add images until a class has ten",
-    }
-    for name, split in (("train", dataset.train), ("validation", dataset.validation)):
+    held_out = "every tenth training image of a class is held out: add images until a class has ten"
+    for name, split, hint in (
+        ("train", dataset.train, "add images to the train split"),
+        ("validation", dataset.validation, held_out),
+    ):
         if len(split) == 0:  # type: ignore[arg-type]
-            raise DatasetError(f"dataset {dataset.name}: no {name} images", hint=hints[name])
+            raise DatasetError(f"dataset {dataset.name}: no {name} images", hint=hint)
 
 
 class _Watch:

@@ -49,4 +49,5 @@ def test_comments_and_spaces_change_no_digest(script: ModuleType, tmp_path: Path
 def test_cells_are_counted_as_a_data_sheet_does(script: ModuleType) -> None:
     cells = {"LUT6": 5, "LUT2": 1, "FDRE": 7, "DSP48E1": 2, "RAMB36E1": 3, "RAMB18E1": 1, "CARRY4": 9}
     assert script.used("xc7", cells) == {"LUT": 6, "FF": 7, "DSP": 2, "BRAM": 3.5}
+    assert script.used("xc7", {"LUT4": 3, "SRL16E": 2, "RAM32M": 1})["LUT"] == 9
     assert script.used("ecp5", {"LUT4": 5, "CCU2C": 3, "DP16KD": 2}) == {"LUT": 11, "FF": 0, "DSP": 0, "BRAM": 2}

@@ -29,12 +29,13 @@ DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")
 GOAL_MHZ = 100
 SYNTHESIS = {"xc7": "synth_xilinx -family xc7 -flatten -top {top}", "ecp5": "synth_ecp5 -top {top} -json {netlist}"}
 # Cells of a family by what a data sheet counts, and how much of it one of them is: a carry of ECP5 takes two LUTs, a
-# distributed memory as many as it has bits for.
+# distributed memory as many as it has bits for, a shift register of Xilinx one.
 CELLS: dict[str, dict[str, dict[str, float]]] = {
     "xc7": {
         "LUT": {
             **{f"LUT{k}": 1 for k in range(1, 7)},
             "INV": 0,
+            "SRL16E": 1,
             "RAM32M": 4,
             "RAM64M": 4,
             "RAM32X1D": 2,
@@ -145,7 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         report: dict[str, object] = {"hardware": digest(sources())}
-        report["yosys"] = run([*tool("yosys"), "-V"], folder).strip()
+        report["yosys"] = run([*tool("yosys"), "-V"], folder).split(",")[0].strip() + ")"
         cores: list[dict[str, object]] = []
         report["cores"] = cores
         for n in SIZES:
