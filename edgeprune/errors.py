@@ -172,6 +172,10 @@ class LinkLostError(TransportError):
     away_s = 0.0
 
 
+class NoRoomError(TransportError):
+    """What was to be copied does not fit onto the device's disk."""
+
+
 class LeaseLostError(TransportError):
     """Another laptop has taken the device; what is measured on it now is disturbed by the other's work."""
 

@@ -74,6 +74,7 @@ def measure_group(bench: Bench, group: Sequence[CellWork], steps: Sequence[Step]
     """Measure cells that are compared with each other: memory first, then the latency launches in the order of `steps`.
 
     The cells of a unit end together, after the unit's last launch; a cell that fails is given up and the others go on.
+    What they took of the device's disk is then free for the next group.
     """
     cells = {work.cell_id: work for work in group}
     ended: set[str] = set()
@@ -97,6 +98,8 @@ def measure_group(bench: Bench, group: Sequence[CellWork], steps: Sequence[Step]
         if not work.failure and not (work.finished and partner_failed):
             _attempt(bench, work, partial(_latency, bench, work, plan, step))
         end_complete(steps[number:])
+    for work in group:
+        _discard(bench, work)
 
 
 def check_cell(bench: Bench, work: CellWork) -> None:
@@ -106,6 +109,7 @@ def check_cell(bench: Bench, work: CellWork) -> None:
     """
     if not any(launch.purpose == "check" for launch in work.launches):
         _attempt(bench, work, partial(_check, bench, work))
+    _discard(bench, work)
     if work.failure:
         bench.write(_end(bench, work))
 
@@ -128,6 +132,12 @@ def _push(bench: Bench, work: CellWork) -> Deployed:
         work.deployed, work.deployed_at = work.deploy(), bench.contact.absences
         bench.contact.way.raise_clock()
     return work.deployed
+
+
+def _discard(bench: Bench, work: CellWork) -> None:
+    """The network is not needed on the device any more; the input may be another's, too."""
+    if work.deployed is not None:
+        bench.contact.way.discard(work.deployed.model)
 
 
 def _memory(bench: Bench, work: CellWork) -> Launch:

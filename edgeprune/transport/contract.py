@@ -69,8 +69,12 @@ class Transport(Protocol):
         not copied again. Returns the remote paths, in order.
 
         Raises:
+            NoRoomError: they do not fit, even without what was discarded.
             TransportError: a copy failed or does not equal its source.
         """
+
+    def discard(self, remote: str) -> None:
+        """A pushed file, and those that were pushed with it, are not needed now: what finds no room may take theirs."""
 
     def remote_path(self, name: str) -> str:
         """A path in the device's private folder for a file that a program there will write."""

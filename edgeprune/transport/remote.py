@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import DeviceError, GarbledAnswerError, TransportError
+from edgeprune.errors import DeviceError, GarbledAnswerError, NoRoomError, TransportError
 from edgeprune.transport.answers import Governor, parse, read
 from edgeprune.transport.channel import PATIENCE_SECONDS, Channel
 from edgeprune.transport.contents import content_name, sha256
@@ -42,6 +42,7 @@ class RemoteTransport:
         self._files = RemoteFiles(link)
         self._lease = Lease(self.name, self._ask_lease)
         self._python = BoardPython(self)
+        self._discarded: set[str] = set()
         self._agent: str | None = None
         self._channel: Channel | None = None
 
@@ -69,8 +70,19 @@ class RemoteTransport:
     def push(self, sources: Sequence[Path]) -> list[str]:
         folder = self.remote_path(content_name(list(map(sha256, sources))))
         remotes = [f"{folder}/{source.name}" for source in sources]
-        self._files.put(sources, remotes)
+        self._discarded.discard(folder)
+        try:
+            self._files.put(sources, remotes)
+        except NoRoomError:
+            if not self._discarded:
+                raise
+            self._files.remove(*self._discarded)
+            self._discarded.clear()
+            self._files.put(sources, remotes)
         return remotes
+
+    def discard(self, remote: str) -> None:
+        self._discarded.add(remote.rpartition("/")[0])
 
     def remote_path(self, name: str) -> str:
         return f"{self._link.folder}/pushed/{name}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.errors import LinkLostError, TransportError
+from edgeprune.errors import LinkLostError, NoRoomError, TransportError
 from edgeprune.transport.contents import sha256
 from edgeprune.transport.link import TRANSFER_SECONDS, Completed, Link
 
@@ -63,6 +63,7 @@ class RemoteFiles:
 
         Raises:
             LinkLostError: the link broke; what was copied is not under its name yet.
+            NoRoomError: the device's disk is full.
             TransportError: a copy failed or does not equal its source.
         """
         digests = [sha256(source) for source in sources]
@@ -129,7 +130,7 @@ class RemoteFiles:
         if not _FULL.search(said) and (free is None or free >= size):
             return error
         room = "" if free is None else f"; {free / _MB:.1f} MB are free there"
-        return TransportError(
+        return NoRoomError(
             f"{self._link.name}: no room for {copies[0].source.name} in {folder}: {size / _MB:.1f} MB to copy{room}",
             hint="free some space on the device, or edgeprune devices clean",
             detail=error.detail,

@@ -114,6 +114,21 @@ def test_a_full_phone_is_told_and_nothing_stays(
     assert (tmp_path / "back").read_bytes() == (tmp_path / "large").read_bytes()
 
 
+def test_a_full_phone_gives_up_what_was_discarded(
+    virtual_phone: Plugged, transport: RemoteTransport, tmp_path: Path
+) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(os.urandom(3 * MEGABYTE))
+    (old,) = transport.push([tmp_path / "old"])
+    virtual_phone.order(do="disk", free_bytes=MEGABYTE)
+    try:
+        transport.discard(old)
+        (new,) = transport.push([tmp_path / "new"])
+        assert virtual_phone.shell(f"find {FOLDER}/pushed -type f").decode().split() == [new]
+    finally:
+        virtual_phone.order(do="disk", free_bytes=None)
+
+
 # --- the agent under Android's own shell and tools --------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.errors import LinkLostError, TransportError
+from edgeprune.errors import LinkLostError, NoRoomError, TransportError
+from edgeprune.transport import RemoteTransport
 from edgeprune.transport.remote_files import RemoteFiles
 from edgeprune.transport.ssh import SshLink
 from tests.contract.faulty_proxy import FaultyProxy
@@ -101,6 +102,38 @@ def test_a_full_disk_is_told_with_what_is_free(tmp_path: Path) -> None:
         files.get(f"{link.folder}/pushed/small", tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == small.read_bytes()
         link.close()
+
+
+def test_what_finds_no_room_takes_that_of_what_was_discarded(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    """The disk holds two files beside the agent: `cat`, which writes them, says so."""
+    sshd.stop()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cat").write_text(
+        f"""#!/bin/sh
+if [ $(find {sshd.cache} -path '*/pushed/*' -name 'file*' | wc -l) -ge 2 ]; then
+  echo 'cat: write error: No space left on device' >&2
+  exit 1
+fi
+exec /bin/cat "$@"
+"""
+    )
+    (tmp_path / "bin" / "cat").chmod(0o755)
+    sshd.settings["SetEnv"] += f" PATH={tmp_path}/bin:/usr/bin:/bin"
+    sshd.start()
+    with contextlib.closing(RemoteTransport(sshd.link())) as board:
+        sources = [random_file(tmp_path / f"file-{number}") for number in range(4)]
+        first, second = (board.push([source])[0] for source in sources[:2])
+        with pytest.raises(NoRoomError, match="no room for file-2"):
+            board.push([sources[2]])
+        board.discard(first)
+        board.discard(second)
+        assert board.push([sources[1]]) == [second]  # it is needed again
+        (third,) = board.push([sources[2]])
+        assert not Path(first).exists()
+        for source, remote in zip(sources[1:3], (second, third), strict=True):
+            assert Path(remote).read_bytes() == source.read_bytes()
+        with pytest.raises(NoRoomError, match="no room for file-3"):
+            board.push([sources[3]])
 
 
 def test_a_folder_that_cannot_be_made_is_told(sshd: LoopbackSshd, link: SshLink, tmp_path: Path) -> None:

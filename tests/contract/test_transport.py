@@ -51,6 +51,18 @@ def test_files_that_belong_together_lie_together(transport: Transport, tmp_path:
     assert transport.push([tmp_path / "a", tmp_path / "b"]) == [first, second]
 
 
+def test_what_was_discarded_is_pushed_again_where_it_is_wanted(transport: Transport, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "model").write_text("model")
+    (kept,) = transport.push([tmp_path / "kept"])
+    (model,) = transport.push([tmp_path / "model"])
+    transport.discard(model)
+    assert transport.push([tmp_path / "model"]) == [model]
+    for remote in (kept, model):
+        transport.pull(remote, tmp_path / "back")
+        assert (tmp_path / "back").read_text() == Path(remote).name
+
+
 def test_a_missing_file_is_told(transport: Transport, tmp_path: Path) -> None:
     with pytest.raises(TransportError, match="nothing-here"):
         transport.pull(transport.remote_path("nothing-here"), tmp_path / "x")
