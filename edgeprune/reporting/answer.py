@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from edgeprune.measuring import realised, theoretical_speedup_filters
 from edgeprune.reporting import wording
-from edgeprune.reporting.counts import gains, target_labels
+from edgeprune.reporting.counts import CountGain, gains, target_labels
 from edgeprune.reporting.methods import CLOSE, MethodRow, method_rows
 from edgeprune.reporting.results import PairResult, Results
 
@@ -156,13 +156,18 @@ def _no_answer(results: Results) -> str:
 
 
 def _of_cycles(results: Results) -> str:
-    """What simulated accelerators deliver of the ratio with most networks, the nearest to one half among equals."""
+    """What simulated accelerators deliver of one recipe: the one with most networks, the nearest to one half of these.
+
+    Recipes of one ratio are not averaged: filters kept for the array's sake promise less and deliver it.
+    """
     counted = [one for one in gains(results, "cycles") if one.gain and one.theoretical_macs]
-    ratios = Counter(one.key.network.pruning_ratio for one in counted if one.key.network.pruning_ratio)
-    if results.timed or not ratios:
+    recipes = Counter(_recipe(one) for one in counted if one.key.network.pruning_ratio)
+    if results.timed or not recipes:
         return ""
-    at = max(sorted(ratios, key=lambda ratio: (abs(ratio - 0.5), ratio)), key=lambda ratio: ratios[ratio])
-    mine = [one for one in counted if one.key.network.pruning_ratio == at]
+    at, method = max(
+        sorted(recipes, key=lambda recipe: (abs(recipe[0] - 0.5), recipe)), key=lambda recipe: recipes[recipe]
+    )
+    mine = [one for one in counted if _recipe(one) == (at, method)]
     labels = target_labels(mine)
     delivered = []
     for setting, label in labels.items():
@@ -171,9 +176,17 @@ def _of_cycles(results: Results) -> str:
     networks = {one.key.network.network_id: one for one in mine}.values()
     models = list(dict.fromkeys(wording.model_name(one.key.network.model) for one in networks))
     over = f"mean of {len(networks)} networks" if len(networks) > len(models) else _join(models)
+    by = f" by {method}" if len({other for _, other in recipes}) > 1 else ""
     promised = wording.times(_mean([one.theoretical_macs or 1.0 for one in networks]))
-    words = f"Removing {wording.percent(at)} of the filters promises {promised} by MACs ({over}); an int8 accelerator's"
+    words = (
+        f"Removing {wording.percent(at)} of the filters{by} promises {promised} by MACs ({over}); an int8 accelerator's"
+    )
     return f"{words} cycles fall {_join(delivered)}, simulated."
+
+
+def _recipe(gain: CountGain) -> tuple[float, str]:
+    """The ratio and the method, options included, of a pruned network."""
+    return gain.key.network.pruning_ratio or 0.0, gain.key.network.method
 
 
 def _mean(ratios: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from edgeprune.reporting import load, write_report
 from edgeprune.reporting.counts import gains
 from edgeprune.reporting.figures import draw
 from edgeprune.reporting.staircase import steps_in_words
-from edgeprune.schema import DeviceFacts
+from edgeprune.schema import CellEnd, DeviceFacts, Network
 from tests.unit import sample_run
 
 RATIOS = (0.3, 0.5, 0.7)
@@ -60,6 +60,20 @@ def test_the_answer_tells_cycles_where_nothing_is_timed(tmp_path: Path) -> None:
     answer = write_report(folder).answer
     assert answer.startswith("Removing 50 % of the filters promises ")
     assert f"cycles fall {mean['fpga-8x8']:.2f}× on fpga-8x8 and {mean['fpga-16x16']:.2f}× on fpga-16x16" in answer
+
+
+def test_recipes_of_one_ratio_are_not_averaged(tmp_path: Path) -> None:
+    plain = write_report(alone(tmp_path)).answer
+    aligned = [
+        one.model_copy(update={"cycles": 3 * one.cycles}) if isinstance(one, CellEnd) and one.cycles else one
+        for one in sample_run.by_recipe(sample_run.simulated(), "l1(align=16)", 0)
+    ]
+    networks = [one for one in sample_run.records() if isinstance(one, Network)]
+    made = [one for one in sample_run.records() if one.kind not in ("launch", "cell")]
+    kept = [one for one in aligned if isinstance(one, CellEnd) and one.key.network.variant != "dense"]
+    both = [*made, *sample_run.by_recipe(networks, "l1(align=16)", 0), *sample_run.simulated(), *kept]
+    answer = write_report(sample_run.write_run(tmp_path / "both", both)).answer
+    assert answer == plain.replace(" of the filters ", " of the filters by l1 ")
 
 
 def test_a_run_that_is_timed_is_answered_by_its_times(tmp_path: Path) -> None:
