@@ -63,7 +63,7 @@ def server_killed(site: Site, run: Run, dice: Random) -> str:
     if not servers:
         return ""
     victim = dice.choice(servers)
-    said = " ".join(command_words(victim))[:60]
+    said = " ".join(word.rpartition("/")[2] for word in command_words(victim))[:60]
     kill(victim)
     return said
 
