@@ -29,7 +29,7 @@ MARKS: tuple[Mapping[str, Any], ...] = tuple(
     for marker in MARKERS
 )
 MOST_SETTINGS = 3  # of more, the first ones are drawn, to leave panels a width; the tables have all
-_LEGEND_COLUMNS = 4
+_LEGEND_COLUMNS, _LEGEND_LETTERS = 4, 120
 _ROW_INCHES = 0.13
 _PANEL_INCHES = 2.05
 
@@ -49,10 +49,12 @@ def pareto(results: Results) -> Figure | None:
     across = 2 if len(shares) == 4 else 3
     down = math.ceil(len(shares) / across)
     marks = assigned([row.key.method for row in rows], MARKS)
-    legend = _legend(marks)
-    # one free place is enough for the legend of one model
-    inside = len(models) == 1 and across * down > len(shares)
-    below = 0.1 if inside else 0.15 * math.ceil(len(legend) / _LEGEND_COLUMNS)
+    names = wording.short_methods(marks)
+    legend = _legend(marks, names)
+    columns = max(1, min(_LEGEND_COLUMNS, _LEGEND_LETTERS // max(len(str(entry.get_label())) for entry in legend)))
+    # one free place is enough for the legend of one model, if its entries are short
+    inside = len(models) == 1 and across * down > len(shares) and columns == _LEGEND_COLUMNS
+    below = 0.1 if inside else 0.15 * math.ceil(len(legend) / columns)
     figure = Figure(figsize=(TWO_COLUMNS, 0.2 + below + _PANEL_INCHES * down * len(models)), layout="constrained")
     grid = figure.subplots(down * len(models), across, squeeze=False)
     for place, ((model, _), mine) in enumerate(models.items()):
@@ -60,14 +62,14 @@ def pareto(results: Results) -> Figure | None:
         for axes in every[len(shares) :]:
             axes.set_axis_off()
         for axes, (label, share) in zip(every, shares.items(), strict=False):
-            _panel(axes, mine, share, marks)
+            _panel(axes, mine, share, marks, names)
             axes.set_xlabel(label)
         for axes in every[::across]:
             axes.set_ylabel(f"{wording.model_name(model)}\naccuracy (%)" if len(models) > 1 else "accuracy (%)")
     if inside:
         grid[-1][-1].legend(handles=legend, loc="center", ncols=2, handlelength=1.2, fontsize=6, columnspacing=1.0)
     else:
-        figure.legend(handles=legend, loc="outside lower center", ncols=_LEGEND_COLUMNS, handlelength=1.2)
+        figure.legend(handles=legend, loc="outside lower center", ncols=columns, handlelength=1.2)
     return figure
 
 
@@ -113,7 +115,13 @@ def _latency_gone(setting: wording.Setting, row: MethodRow) -> float | None:
     return row.latency_gone.get(setting)
 
 
-def _panel(axes: Axes, rows: Sequence[MethodRow], share: Share, marks: Mapping[str, Mapping[str, Any]]) -> None:
+def _panel(
+    axes: Axes,
+    rows: Sequence[MethodRow],
+    share: Share,
+    marks: Mapping[str, Mapping[str, Any]],
+    names: Mapping[str, str],
+) -> None:
     """One share against accuracy; the front as steps, its methods by name."""
     dense = 100 * (rows[0].accuracy + rows[0].lost)
     shown = [(row, 100 * gone, 100 * row.accuracy) for row in rows if (gone := share(row)) is not None]
@@ -133,7 +141,10 @@ def _panel(axes: Axes, rows: Sequence[MethodRow], share: Share, marks: Mapping[s
         if ahead and y >= foot and all(abs(x - one) > 30 or abs(y - other) > 1 for one, other in named):
             named.append((x, y))
             side = {"xytext": (-3, 3), "ha": "right"} if x > 70 else {"xytext": (3, 3)}
-            axes.annotate(row.key.method, (x, y), textcoords="offset points", fontsize=5.5, zorder=5, **side)
+            name = axes.annotate(
+                names[row.key.method], (x, y), textcoords="offset points", fontsize=5.5, zorder=5, **side
+            )
+            name.set_in_layout(False)  # a long one may reach into the next panel, and takes no panel's width
     axes.plot(0.0, dense, **_DENSE, clip_on=False)
     axes.set_ylim(foot, top + 0.08 * (top - foot))
     axes.set_xlim(min(-2.0, *(x for x, _ in points)), 100)
@@ -141,10 +152,10 @@ def _panel(axes: Axes, rows: Sequence[MethodRow], share: Share, marks: Mapping[s
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
-def _legend(marks: Mapping[str, Mapping[str, Any]]) -> list[Line2D]:
+def _legend(marks: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> list[Line2D]:
     entries = [Line2D([], [], label="dense", **_DENSE)]
     entries += [
-        Line2D([], [], linestyle="none", label=method, markersize=4.5, **mark) for method, mark in marks.items()
+        Line2D([], [], linestyle="none", label=names[method], markersize=4.5, **mark) for method, mark in marks.items()
     ]
     entries.append(Line2D([], [], color="#555555", linewidth=0.8, label="front: nothing beats it"))
     return entries
@@ -170,7 +181,8 @@ def _speedups(axes: Axes, pairs: Sequence[PairResult | None]) -> None:
 
 def _name_rows(line: Sequence[Axes], rows: Sequence[MethodRow]) -> None:
     """Recipes from top to bottom at the left, every other method on a ground of its own."""
-    keys = [row.key for row in rows]
+    names = wording.short_methods(row.key.method for row in rows)
+    keys = [row.key.model_copy(update={"method": names[row.key.method]}) for row in rows]
     line[0].set_ylim(len(rows) - 0.4, -0.6)
     line[0].yaxis.set_major_locator(FixedLocator(range(len(rows))))
     line[0].set_yticklabels([wording.recipe_label(key, keys) for key in keys], fontsize=6)

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.typing import LineStyleType
 
+from edgeprune.reporting import wording
 from edgeprune.schema import NetworkKey
 
 N = TypeVar("N")
@@ -159,8 +160,9 @@ def recipe_handles(styles: Mapping[Recipe, LineStyleType]) -> list[Line2D]:
     if len(styles) < 2:
         return []
     several = len({seed for _, seed in styles}) > 1
+    names = wording.short_methods(method for method, _ in styles)
     return [
-        Line2D([], [], color="#333333", linestyle=style, label=f"{method}, seed {seed}" if several else method)
+        Line2D([], [], color="#333333", linestyle=style, label=names[method] + f", seed {seed}" * several)
         for (method, seed), style in styles.items()
     ]
 

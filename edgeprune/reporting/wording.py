@@ -106,6 +106,17 @@ def recipe_label(key: NetworkKey, among: Sequence[NetworkKey]) -> str:
     return " ".join(parts) or UNKNOWN
 
 
+def short_methods(methods: Iterable[str]) -> dict[str, str]:
+    """Methods as a figure has room for them: without the options, where these tell no two of them apart.
+
+    >>> short_methods(["lobster(batch_size=128,epochs=1)", "l1", "l1(align=16)"])
+    {'lobster(batch_size=128,epochs=1)': 'lobster', 'l1': 'l1', 'l1(align=16)': 'l1(align=16)'}
+    """
+    named = list(dict.fromkeys(methods))
+    alike = Counter(method.partition("(")[0] for method in named)
+    return {method: short if alike[short := method.partition("(")[0]] == 1 else method for method in named}
+
+
 def percent(fraction: float | None, digits: int = 0) -> str:
     """A fraction as a percentage; "–" where it is not known.
 

@@ -51,6 +51,17 @@ def figures(five: Results) -> dict[str, Figure]:
     return draw(five)
 
 
+def test_options_take_no_room_of_a_panel(tmp_path: Path) -> None:
+    options = "(batch_size=128,epochs=100,learning_rate=0.001,momentum=0.9)"
+    long = [f"lobster{options}", f"serene-global{options}", f"l1{options}", "l1"]
+    figure = draw(load(sample_run.write_run(tmp_path / "run", records(long))))["pareto"]
+    figure.draw_without_rendering()
+    assert all(axes.get_position().width > 0.2 for axes in figure.axes)
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    labels += [text.get_text() for axes in figure.axes if axes.legend_ for text in axes.legend_.get_texts()]
+    assert {"lobster", "serene-global", "l1", long[2]} <= set(labels)
+
+
 points = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30)
 
 
