@@ -93,7 +93,7 @@ class Channel:
         """The next answer of the program; the agent's own events are kept in `cores` and `readings`.
 
         Args:
-            timeout: Seconds to wait; those without a link do not count.
+            timeout: Seconds to wait; those without a link do not count, and the agent's events are no answer.
 
         Raises:
             GarbledAnswerError: it wrote something that is no JSON line, or the agent's event holds something else.
@@ -102,8 +102,9 @@ class Channel:
             TransportError: nothing came in time, or a lost link could not be taken up again.
             StorageError: there was no room for that here.
         """
+        patience = _Patience(timeout)
         while True:
-            answer = self._parse(self._next_line(timeout))
+            answer = self._parse(self._next_line(patience))
             event = answer.get("event")
             if event is None:
                 if "error" in answer:
@@ -142,17 +143,16 @@ class Channel:
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
-    def _next_line(self, timeout: float) -> bytes:
-        deadline = time.monotonic() + timeout
+    def _next_line(self, patience: _Patience) -> bytes:
         while True:
             try:
-                line = self._answers.get(timeout=max(0.0, min(1.0, deadline - time.monotonic())))
+                line = self._answers.get(timeout=max(0.0, min(1.0, patience.left())))
             except queue.Empty:
                 if not self._linked.is_set():
-                    deadline = time.monotonic() + timeout
-                elif time.monotonic() >= deadline:
+                    patience.renew()
+                elif patience.left() <= 0:
                     raise TransportError(
-                        f"{self._device}: no answer for {timeout:.0f} s",
+                        f"{self._device}: no answer for {patience.seconds:.0f} s",
                         hint="is the device busy, asleep or out of reach?",
                     ) from None
                 continue
@@ -171,9 +171,9 @@ class Channel:
     def _last_words(self) -> str:
         """What a program that has just failed wrote to stderr, which its exit tells."""
         with contextlib.suppress(TransportError, RemoteError):
-            deadline = time.monotonic() + _LAST_WORDS_SECONDS
-            while (left := deadline - time.monotonic()) > 0:
-                answer = self._parse(self._next_line(left))
+            patience = _Patience(_LAST_WORDS_SECONDS)
+            while patience.left() > 0:
+                answer = self._parse(self._next_line(patience))
                 if answer.get("event") == "exit":
                     return str(answer.get("stderr", ""))
                 self._note(answer)
@@ -289,6 +289,22 @@ class Channel:
                     self._client.write(_ALIVE)
                 if time.monotonic() - self._heard > _SILENCE_SECONDS:
                     self._client.kill()
+
+
+class _Patience:
+    """How long an answer is still waited for."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """Wait for all of the time from now on."""
+        self._until = time.monotonic() + self.seconds
+
+    def left(self) -> float:
+        """Seconds; below zero when they have passed."""
+        return self._until - time.monotonic()
 
 
 def _exit_words(status: int) -> str:

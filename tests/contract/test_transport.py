@@ -232,6 +232,15 @@ def test_silence_ends_in_a_transport_error(transport: Transport) -> None:
     channel.stop()
 
 
+def test_a_hung_program_is_silent_whatever_its_agent_says(transport: Transport) -> None:
+    """The agent answers signs of life and tells temperatures, once a second."""
+    says = 'while :; do echo \'{"event":"alive"}\'; sleep 0.2; done'
+    channel = transport.run(["sh", "-c", says], None)
+    with pytest.raises(TransportError, match="no answer for 5 s"):
+        channel.receive(5.0)
+    channel.stop()
+
+
 def test_what_is_under_way_can_be_ended_from_another_thread(transport: Transport, way: Way) -> None:
     channel = transport.run(["sh", "-c", "echo '{\"pid\":'$$'}'; exec sleep 600"], None)
     pid = str(channel.receive(PATIENCE)["pid"])

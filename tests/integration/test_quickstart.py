@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeprune import journal
+from edgeprune.schema import Launch
 from tests.conftest import Installed
 
 FILES = ["manifest.json", "journal.jsonl", "cells.csv", "pairs.csv", "layers.csv", "report.html"]
@@ -56,8 +58,8 @@ def test_every_cell_is_measured(quickstart: Path) -> None:
 
 
 def test_a_percentile_stands_only_over_many_single_calls(quickstart: Path) -> None:
-    journal = [json.loads(line) for line in (quickstart / "journal.jsonl").read_text().splitlines()]
-    grouped = {one["cell_id"] for one in journal if one["kind"] == "launch" and one["group"] > 1}
+    records = journal.read(quickstart / "journal.jsonl").records
+    grouped = {one.cell_id for one in records if isinstance(one, Launch) and one.group > 1}
     for cell in on(quickstart, "local"):
         single_calls = int(cell["samples"]) if cell["cell_id"] not in grouped else 0
         assert bool(cell["latency_ns_p90"]) is (single_calls >= 1024), cell["cell_id"]
