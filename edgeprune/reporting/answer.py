@@ -164,9 +164,7 @@ def _of_cycles(results: Results) -> str:
     recipes = Counter(_recipe(one) for one in counted if one.key.network.pruning_ratio)
     if results.timed or not recipes:
         return ""
-    at, method = max(
-        sorted(recipes, key=lambda recipe: (abs(recipe[0] - 0.5), recipe)), key=lambda recipe: recipes[recipe]
-    )
+    at, method = min(recipes, key=lambda recipe: (-recipes[recipe], abs(recipe[0] - 0.5), recipe))
     mine = [one for one in counted if _recipe(one) == (at, method)]
     labels = target_labels(mine)
     delivered = []
@@ -178,10 +176,8 @@ def _of_cycles(results: Results) -> str:
     over = f"mean of {len(networks)} networks" if len(networks) > len(models) else _join(models)
     by = f" by {method}" if len({other for _, other in recipes}) > 1 else ""
     promised = wording.times(_mean([one.theoretical_macs or 1.0 for one in networks]))
-    words = (
-        f"Removing {wording.percent(at)} of the filters{by} promises {promised} by MACs ({over}); an int8 accelerator's"
-    )
-    return f"{words} cycles fall {_join(delivered)}, simulated."
+    words = f"Removing {wording.percent(at)} of the filters{by} promises {promised} by MACs ({over})"
+    return f"{words}; an int8 accelerator's cycles fall {_join(delivered)}, simulated."
 
 
 def _recipe(gain: CountGain) -> tuple[float, str]:

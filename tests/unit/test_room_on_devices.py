@@ -44,8 +44,8 @@ def test_a_finished_cell_s_program_is_discarded_and_not_the_input(
     with contextlib.closing(LocalTransport()) as way:
         way.acquire()
         contact = Contact(way, {}, 1.0, threading.Event(), print, print)
-        place = partial(Place, way, "now", None, 1.0)
-        bench = Bench(contact, lambda key: place(), None, ends.append, lambda key, doing: None)
+        place = Place(way, "now", None, 1.0)
+        bench = Bench(contact, lambda key: place, None, ends.append, lambda key, doing: None)
         cells = [work(way, tmp_path, seed, "memory") for seed in (1, 2)]
         if emulated:
             monkeypatch.setattr("edgeprune.matrix.measure.launch_check", lambda *_: cells[0].launches[0])

@@ -146,7 +146,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         report: dict[str, object] = {"hardware": digest(sources())}
-        report["yosys"] = run([*tool("yosys"), "-V"], folder).split(",")[0].strip() + ")"
+        version = run([*tool("yosys"), "-V"], folder)
+        report["yosys"] = version.split(",")[0].rstrip(") \n") + ")"  # without the folders that it was built in
         cores: list[dict[str, object]] = []
         report["cores"] = cores
         for n in SIZES:
